@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package serverconf
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config tells where the configuration is.
+type Config struct {
+	Path string
+	// Internal holds this server's own TLS certificates, which pass for every
+	// client; none if empty. [Store.SetInternal] replaces them later.
+	Internal []*x509.Certificate
+	Now      func() time.Time // nil: time.Now
+}
+
+// Store holds the configuration of a running security server. It is safe for
+// concurrent use. One process at a time may write the file.
+type Store struct {
+	path string
+	now  func() time.Time
+	conf atomic.Pointer[Conf]
+
+	mu       sync.Mutex // held while the file is read or written and conf replaced
+	internal map[[sha256.Size]byte]bool
+}
+
+// Load opens the configuration at path with defaults. A missing file is
+// fs.ErrNotExist; see [Create].
+func Load(path string) (*Store, error) { return Open(Config{Path: path}) }
+
+// Create writes a new configuration file, durably, and opens it. An existing
+// file is fs.ErrExist.
+func Create(cfg Config, m *Model) (*Store, error) {
+	if _, err := os.Lstat(cfg.Path); err == nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Path, os.ErrExist)
+	}
+	b, err := encode(m)
+	if err != nil {
+		return nil, err
+	}
+	// What is written must be readable again.
+	again, err := decode(b)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := compile(again, time.Now, nil); err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Path, err)
+	}
+	if err := replace(cfg.Path, b); err != nil {
+		return nil, err
+	}
+	return Open(cfg)
+}
+
+// Open reads the configuration.
+func Open(cfg Config) (*Store, error) {
+	s := &Store{path: cfg.Path, now: cfg.Now, internal: hashes(cfg.Internal)}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if err := s.Reload(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Conf returns the current snapshot.
+func (s *Store) Conf() *Conf { return s.conf.Load() }
+
+// Reload reads the file again. If it is not acceptable, the snapshot stays.
+func (s *Store) Reload() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.read()
+	if err != nil {
+		return err
+	}
+	return s.swap(m)
+}
+
+// Update changes the configuration: it reads the file, lets change alter the
+// model, and replaces file and snapshot. Edits made to the file by hand since
+// it was loaded are kept, its comments are not. When Update returns nil the
+// change is durable; when it fails neither file nor snapshot has changed,
+// unless the error says that the folder could not be synchronised.
+func (s *Store) Update(change func(*Model) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.read()
+	if err != nil {
+		return err
+	}
+	if err := change(m); err != nil {
+		return err
+	}
+	b, err := encode(m)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	// The snapshot is built from what a restart would read, and shares nothing
+	// with the model in the caller's hands.
+	if m, err = decode(b); err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	conf, err := compile(m, s.now, s.internal)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	if err := replace(s.path, b); err != nil {
+		return err
+	}
+	s.conf.Store(conf)
+	return nil
+}
+
+// Model returns what the file holds, for the caller to keep.
+func (s *Store) Model() (*Model, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read()
+}
+
+// SetInternal replaces this server's own TLS certificates, which pass for
+// every client.
+func (s *Store) SetInternal(certs ...*x509.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.internal = hashes(certs)
+	conf := *s.conf.Load()
+	conf.internal = s.internal
+	s.conf.Store(&conf)
+}
+
+func hashes(certs []*x509.Certificate) map[[sha256.Size]byte]bool {
+	m := make(map[[sha256.Size]byte]bool, len(certs))
+	for _, c := range certs {
+		m[sha256.Sum256(c.Raw)] = true
+	}
+	return m
+}
+
+func (s *Store) read() (*Model, error) {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s: larger than %d bytes", s.path, maxFile)
+	}
+	m, err := decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return m, nil
+}
+
+func (s *Store) swap(m *Model) error {
+	conf, err := compile(m, s.now, s.internal)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	s.conf.Store(conf)
+	return nil
+}
+
+// replace writes a file so that after a crash either the old or the new
+// content is there, and after it returns nil the new one.
+func replace(path string, b []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("synchronise folder %s: %w", dir, err)
+	}
+	return nil
+}
