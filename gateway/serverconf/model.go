@@ -182,7 +182,7 @@ func compileClient(e *ClientEntry, where string, bad *findings) *Client {
 		hashes: make(map[[sha256.Size]byte]bool, len(e.Certificates)),
 	}
 	if client.Status == "" {
-		client.Status = StatusSaved
+		client.Status = Saved
 	}
 	if !slices.Contains(statuses, client.Status) {
 		bad.add(where, "status %q is none of: %s", e.Status, strings.Join(statuses, ", "))

@@ -33,19 +33,19 @@ var (
 // Statuses of a client, as X-Road names them. Only a registered one exchanges
 // messages.
 const (
-	StatusSaved      = "saved"
-	StatusRegInProg  = "registration in progress"
-	StatusRegistered = "registered"
-	StatusDisabling  = "disabling"
-	StatusDisabled   = "disabled"
-	StatusEnabling   = "enabling"
-	StatusDelInProg  = "deletion in progress"
-	StatusGlobalErr  = "global error"
+	Saved                  = "saved"
+	RegistrationInProgress = "registration in progress"
+	Registered             = "registered"
+	Disabling              = "disabling"
+	Disabled               = "disabled"
+	Enabling               = "enabling"
+	DeletionInProgress     = "deletion in progress"
+	GlobalError            = "global error"
 )
 
 var statuses = []string{
-	StatusSaved, StatusRegInProg, StatusRegistered, StatusDisabling,
-	StatusDisabled, StatusEnabling, StatusDelInProg, StatusGlobalErr,
+	Saved, RegistrationInProgress, Registered, Disabling,
+	Disabled, Enabling, DeletionInProgress, GlobalError,
 }
 
 // ConnectionType says how a client's information systems must connect.
@@ -89,7 +89,7 @@ type Client struct {
 }
 
 // Registered tells whether the client may exchange messages.
-func (c *Client) Registered() bool { return c.Status == StatusRegistered }
+func (c *Client) Registered() bool { return c.Status == Registered }
 
 // Group is a local group of a client: others that its rights can name together.
 type Group struct {
@@ -221,9 +221,9 @@ func (c *Conf) AuthenticateClient(cl id.Client, https bool, peer *x509.Certifica
 }
 
 // Authorise decides whether client may call service s of this configuration.
-// For REST, method is the HTTP method and path the service path as
-// [NormalisePath] returned it. For SOAP both are empty; then only rights to
-// the whole service count. inGroup tells whether a client belongs to a global
+// For REST, method is the HTTP method and path the raw service path, which
+// [NormalisePath] turns into what patterns are compared with. For SOAP both are
+// empty; then only rights to the whole service count. inGroup tells whether a client belongs to a global
 // group; nil means none does.
 //
 // A right applies to its exact client (a member does not stand for its
@@ -238,8 +238,12 @@ func (c *Conf) AuthenticateClient(cl id.Client, https bool, peer *x509.Certifica
 // it is a literal; there "*" never gives characters back, so that /foo*bar
 // refuses /foobazbar, here it does.
 //
-// The only error is ErrAccessDenied, wrapped with the reason.
+// Errors: a *[PathError], or ErrAccessDenied, wrapped with the reason.
 func (c *Conf) Authorise(client id.Client, s *Service, method, path string, inGroup func(id.Client, id.GlobalGroup) bool) error {
+	path, err := NormalisePath(path)
+	if err != nil {
+		return err
+	}
 	at := c.now()
 	expired := false
 	for i := range s.access.clients[client] {
