@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kontor/config"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestDefaultsAndValues(t *testing.T) {
+	c, err := config.LoadGateway(write(t, `
+server: DEV/GOV/1234/ss1
+listen:
+  peer: "127.0.0.11:5500"
+message_log:
+  max_body: 10MiB
+  stamp_interval: 2s
+limits: {exchanges: 10}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Server.String() != "DEV/GOV/1234/ss1" || c.Listen.Peer != "127.0.0.11:5500" || c.Listen.OCSP != ":5577" ||
+		c.MessageLog.MaxBody != 10<<20 || c.MessageLog.StampInterval != 2*time.Second || c.Limits.Exchanges != 10 {
+		t.Errorf("%+v", c)
+	}
+	if c.MessageLog.StampGrace != 4*time.Hour || !c.MessageLog.Bodies || c.Logging.Level != "info" {
+		t.Errorf("defaults lost: %+v", c)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("KONTOR_LISTEN_PEER", "127.0.0.9:5500")
+	t.Setenv("KONTOR_SERVER", "DEV/COM/7/env")
+	c, err := config.LoadGateway(write(t, "server: DEV/GOV/1234/ss1\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen.Peer != "127.0.0.9:5500" || c.Server.Code() != "env" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"typo":       {"server: DEV/GOV/1/s\nlisten:\n  per: ':1'\n", "gateway.yaml:3: listen.per: unknown key; did you mean listen.peer?"},
+		"unknown":    {"server: DEV/GOV/1/s\nfancy_feature: 1\n", "gateway.yaml:2: fancy_feature: unknown key; remove it"},
+		"twice":      {"server: DEV/GOV/1/s\nserver: DEV/GOV/1/s\n", "given twice, first in line 1"},
+		"no server":  {"data_dir: /x\n", "server: missing; give the identifier"},
+		"bad id":     {"server: DEV/GOV\n", "gateway.yaml:1: server:"},
+		"duration":   {"server: DEV/GOV/1/s\nlimits:\n  idle: 10 parsecs\n", "gateway.yaml:3: limits.idle"},
+		"too short":  {"server: DEV/GOV/1/s\nlimits:\n  idle: 1ms\n", "gateway.yaml:3: limits.idle: 1ms is too short"},
+		"size":       {"server: DEV/GOV/1/s\nmessage_log:\n  max_body: lots\n", "is not a size"},
+		"listen":     {"server: DEV/GOV/1/s\nlisten:\n  peer: nonsense\n", "gateway.yaml:3: listen.peer: \"nonsense\" is not an address"},
+		"section":    {"server: DEV/GOV/1/s\nlisten: 5\n", "a mapping of keys to values is expected"},
+		"not yaml":   {"server: [\n", "line"},
+		"level":      {"server: DEV/GOV/1/s\nlogging: {level: loud}\n", "logging.level"},
+		"no mapping": {"- a\n", "a mapping of keys to values is expected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := config.LoadGateway(write(t, tc.text))
+			var e *config.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("error %v", err)
+			}
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got\n%v\nwant %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestEveryProblemIsListed(t *testing.T) {
+	_, err := config.LoadRegistry(write(t, "instance: 'a/b'\npublish_interval: 1h\nlisten: {http: x}\n"))
+	for _, want := range []string{"instance", "publish_interval", "listen.http", "address: missing"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// The commented examples that operators start from must be valid.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	if _, err := config.LoadGateway("../deploy/gateway.yaml"); err != nil {
+		t.Error(err)
+	}
+	if _, err := config.LoadRegistry("../deploy/registry.yaml"); err != nil {
+		t.Error(err)
+	}
+	if _, err := config.LoadTrust("../deploy/trust.yaml"); err != nil {
+		t.Error(err)
+	}
+}

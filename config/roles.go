@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"kontor/registry/id"
+)
+
+// Gateway configures a security server.
+type Gateway struct {
+	Server  id.SecurityServer `mapstructure:"server"`   // own identifier: instance/class/member/server
+	DataDir string            `mapstructure:"data_dir"` // keys, global configuration, message log
+	PINFile string            `mapstructure:"pin_file"` // holds the PIN of the software token
+	Anchor  string            `mapstructure:"anchor"`   // configuration anchor, an XML file
+	Address string            `mapstructure:"address"`  // IP address to connect from; empty: the system's choice
+
+	Listen struct {
+		Consumer    string `mapstructure:"consumer"`     // HTTP for local information systems
+		ConsumerTLS string `mapstructure:"consumer_tls"` // HTTPS for them
+		Peer        string `mapstructure:"peer"`         // other security servers
+		OCSP        string `mapstructure:"ocsp"`         // OCSP responses of our own certificates, for peers
+		Admin       string `mapstructure:"admin"`        // administration API, HTTPS
+		Metrics     string `mapstructure:"metrics"`      // Prometheus metrics and health; empty: off
+	} `mapstructure:"listen"`
+
+	Peers struct {
+		Port     int `mapstructure:"port"`      // of other security servers
+		OCSPPort int `mapstructure:"ocsp_port"` // of their OCSP service
+	} `mapstructure:"peers"`
+
+	GlobalConf struct {
+		Interval    time.Duration `mapstructure:"interval"`
+		Federations []string      `mapstructure:"federations"` // instances to trust, "all" or none
+	} `mapstructure:"globalconf"`
+
+	MessageLog struct {
+		Bodies          bool          `mapstructure:"bodies"`           // keep message bodies
+		MaxBody         Size          `mapstructure:"max_body"`         // larger bodies are refused
+		InlineBody      Size          `mapstructure:"inline_body"`      // larger bodies go to files
+		DiskReserve     Size          `mapstructure:"disk_reserve"`     // stop before the disk has less left
+		StampInterval   time.Duration `mapstructure:"stamp_interval"`   // 0: as the global configuration says
+		StampGrace      time.Duration `mapstructure:"stamp_grace"`      // refuse messages when stamping has failed this long; 0: never
+		TimestampingURL string        `mapstructure:"timestamping_url"` // one of the approved services; empty: all, in order
+	} `mapstructure:"message_log"`
+
+	Limits struct {
+		Exchanges int           `mapstructure:"exchanges"`
+		Idle      time.Duration `mapstructure:"idle"`
+		Answer    time.Duration `mapstructure:"answer"`
+	} `mapstructure:"limits"`
+
+	Logging Logging `mapstructure:"logging"`
+}
+
+// LoadGateway reads the configuration of a gateway.
+func LoadGateway(file string) (*Gateway, error) {
+	c := new(Gateway)
+	if err := load(file, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Gateway) defaults() {
+	c.DataDir = "/var/lib/kontor/gateway"
+	c.PINFile = "/etc/kontor/gateway.pin"
+	c.Anchor = "/etc/kontor/anchor.xml"
+	c.Listen.Consumer, c.Listen.ConsumerTLS = "127.0.0.1:8080", "127.0.0.1:8443"
+	c.Listen.Peer, c.Listen.OCSP = ":5500", ":5577"
+	c.Listen.Admin, c.Listen.Metrics = "127.0.0.1:4000", "127.0.0.1:9100"
+	c.Peers.Port, c.Peers.OCSPPort = 5500, 5577
+	c.GlobalConf.Interval = time.Minute
+	c.MessageLog.Bodies = true
+	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 4<<30, 64<<10, 1<<30
+	c.MessageLog.StampGrace = 4 * time.Hour
+	c.Limits.Exchanges, c.Limits.Idle, c.Limits.Answer = 1024, time.Minute, 5*time.Minute
+	c.Logging.defaults()
+}
+
+func (c *Gateway) validate(p *problems) {
+	if c.Server.IsZero() {
+		p.add("server", "missing; give the identifier of this security server, as instance/class/member/server")
+	}
+	required(p, "data_dir", c.DataDir)
+	required(p, "pin_file", c.PINFile)
+	required(p, "anchor", c.Anchor)
+	if c.Address != "" && net.ParseIP(c.Address) == nil {
+		p.add("address", "%q is not an IP address", c.Address)
+	}
+	listen(p, "listen.consumer", c.Listen.Consumer, true)
+	listen(p, "listen.consumer_tls", c.Listen.ConsumerTLS, true)
+	listen(p, "listen.peer", c.Listen.Peer, false)
+	listen(p, "listen.ocsp", c.Listen.OCSP, false)
+	listen(p, "listen.admin", c.Listen.Admin, true)
+	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	port(p, "peers.port", c.Peers.Port)
+	port(p, "peers.ocsp_port", c.Peers.OCSPPort)
+	atLeast(p, "globalconf.interval", c.GlobalConf.Interval, time.Second)
+	if c.MessageLog.InlineBody > 1<<20 {
+		p.add("message_log.inline_body", "%s is too much for a log record; at most 1MiB", c.MessageLog.InlineBody)
+	}
+	if c.MessageLog.MaxBody < c.MessageLog.InlineBody {
+		p.add("message_log.max_body", "%s is less than message_log.inline_body, %s", c.MessageLog.MaxBody, c.MessageLog.InlineBody)
+	}
+	if c.MessageLog.StampInterval != 0 {
+		atLeast(p, "message_log.stamp_interval", c.MessageLog.StampInterval, 100*time.Millisecond)
+	}
+	if c.MessageLog.StampGrace < 0 {
+		p.add("message_log.stamp_grace", "negative; use 0 to never refuse messages")
+	}
+	if c.MessageLog.TimestampingURL != "" {
+		address(p, "message_log.timestamping_url", c.MessageLog.TimestampingURL)
+	}
+	if c.Limits.Exchanges < 1 || c.Limits.Exchanges > 1<<16 {
+		p.add("limits.exchanges", "%d is not between 1 and 65536", c.Limits.Exchanges)
+	}
+	atLeast(p, "limits.idle", c.Limits.Idle, time.Second)
+	atLeast(p, "limits.answer", c.Limits.Answer, time.Second)
+	c.Logging.validate(p)
+}
+
+// ServerConf returns the path of the file with clients, services and rights.
+func (c *Gateway) ServerConf() string { return filepath.Join(c.DataDir, "serverconf.yaml") }
+
+// Registry configures a central registry.
+type Registry struct {
+	Instance  string `mapstructure:"instance"`  // X-Road instance identifier
+	DataDir   string `mapstructure:"data_dir"`  // journal, signing keys, published configuration
+	PINFile   string `mapstructure:"pin_file"`  // holds the PIN of the token with the signing keys
+	Ecosystem string `mapstructure:"ecosystem"` // declarative file that is applied at start and on SIGHUP; empty: none
+	Address   string `mapstructure:"address"`   // host name or address under which gateways reach listen.http
+
+	Listen struct {
+		HTTP    string `mapstructure:"http"`    // global configuration
+		Metrics string `mapstructure:"metrics"` // Prometheus metrics and health; empty: off
+	} `mapstructure:"listen"`
+
+	PublishInterval time.Duration `mapstructure:"publish_interval"`
+	Logging         Logging       `mapstructure:"logging"`
+}
+
+// LoadRegistry reads the configuration of a registry.
+func LoadRegistry(file string) (*Registry, error) {
+	c := new(Registry)
+	if err := load(file, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Registry) defaults() {
+	c.DataDir = "/var/lib/kontor/registry"
+	c.PINFile = "/etc/kontor/registry.pin"
+	c.Listen.HTTP, c.Listen.Metrics = ":80", "127.0.0.1:9101"
+	c.PublishInterval = time.Minute
+	c.Logging.defaults()
+}
+
+func (c *Registry) validate(p *problems) {
+	if err := id.CheckCharacters(c.Instance); err != nil {
+		p.add("instance", "%v; give the identifier of the X-Road instance, such as EE-TEST", err)
+	}
+	required(p, "data_dir", c.DataDir)
+	required(p, "pin_file", c.PINFile)
+	required(p, "address", c.Address)
+	listen(p, "listen.http", c.Listen.HTTP, false)
+	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	atLeast(p, "publish_interval", c.PublishInterval, time.Second)
+	if c.PublishInterval > 5*time.Minute {
+		p.add("publish_interval", "%s is too long: what is published expires after ten minutes", c.PublishInterval)
+	}
+	c.Logging.validate(p)
+}
+
+// Trust configures the trust services: certification authority, OCSP
+// responder, time-stamping authority.
+type Trust struct {
+	DataDir        string `mapstructure:"data_dir"`
+	PassphraseFile string `mapstructure:"passphrase_file"` // protects the keys
+	URL            string `mapstructure:"url"`             // under which clients reach listen.http
+
+	Listen struct {
+		HTTP    string `mapstructure:"http"` // /ocsp, /tsa, /ca.pem
+		Metrics string `mapstructure:"metrics"`
+	} `mapstructure:"listen"`
+
+	Logging Logging `mapstructure:"logging"`
+}
+
+// LoadTrust reads the configuration of the trust services.
+func LoadTrust(file string) (*Trust, error) {
+	c := new(Trust)
+	if err := load(file, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Trust) defaults() {
+	c.DataDir = "/var/lib/kontor/trust"
+	c.PassphraseFile = "/etc/kontor/trust.pass"
+	c.Listen.HTTP, c.Listen.Metrics = ":8888", "127.0.0.1:9102"
+	c.Logging.defaults()
+}
+
+func (c *Trust) validate(p *problems) {
+	required(p, "data_dir", c.DataDir)
+	required(p, "passphrase_file", c.PassphraseFile)
+	address(p, "url", c.URL)
+	listen(p, "listen.http", c.Listen.HTTP, false)
+	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	c.Logging.validate(p)
+}
+
+func required(p *problems, key, value string) {
+	if strings.TrimSpace(value) == "" {
+		p.add(key, "missing")
+	}
+}
+
+func listen(p *problems, key, value string, optional bool) {
+	if value == "" && optional {
+		return
+	}
+	host, text, err := net.SplitHostPort(value)
+	n, e := strconv.Atoi(text)
+	if err != nil || e != nil || n < 0 || n > 65535 {
+		p.add(key, "%q is not an address to listen on; write host:port or :port", value)
+	} else if host != "" && net.ParseIP(host) == nil && host != "localhost" {
+		p.add(key, "%q is not an IP address of this machine", host)
+	}
+}
+
+func port(p *problems, key string, n int) {
+	if n < 1 || n > 65535 {
+		p.add(key, "%d is not a port", n)
+	}
+}
+
+func address(p *problems, key, value string) {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		p.add(key, "%q is not an http or https URL", value)
+	}
+}
