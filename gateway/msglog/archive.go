@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package msglog
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+)
+
+// Retention says what happens to old records.
+type Retention struct {
+	// Keep is how long a record stays in the log; 0 means for ever. A record
+	// that is not time-stamped stays in any case, and so do all after it.
+	Keep time.Duration
+	// ArchiveDir receives the removed records as X-Road's archive files; it must
+	// exist. Empty means that they are deleted.
+	ArchiveDir string
+	// MaxArchive is the size in bytes above which an archive file is finished;
+	// 0 means 32 MiB.
+	MaxArchive int64
+	// Interval is the pause between two looks at old records; 0 means an hour.
+	Interval time.Duration
+}
+
+func (r *Retention) setDefaults() {
+	if r.MaxArchive == 0 {
+		r.MaxArchive = 32 << 20
+	}
+	if r.Interval == 0 {
+		r.Interval = time.Hour
+	}
+}
+
+// pruneState knows how far records have been removed; they are removed in the
+// order of their numbers, so those that remain are without gaps too.
+type pruneState struct {
+	turn chan struct{} // held while pruning
+	upTo atomic.Uint64
+}
+
+// pruneBatch bounds the records removed in one step.
+const pruneBatch = 4096
+
+// partSuffix marks an archive file that is not finished.
+const partSuffix = ".part"
+
+func (l *Log) retentionDue(last time.Time) bool {
+	return l.cfg.Retention.Keep > 0 && l.cfg.Now().Sub(last) >= l.cfg.Retention.Interval
+}
+
+// Prune archives and removes the records that are older than Retention.Keep
+// and returns their number.
+func (l *Log) Prune(ctx context.Context) (int, error) {
+	if err := l.enter(); err != nil {
+		return 0, err
+	}
+	defer l.exit()
+	if l.cfg.Retention.Keep <= 0 {
+		return 0, nil
+	}
+	select {
+	case l.prune.turn <- struct{}{}:
+		defer func() { <-l.prune.turn }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	before := l.cfg.Now().Add(-l.cfg.Retention.Keep)
+	total := 0
+	for {
+		n, err := l.pruneStep(ctx, before)
+		total += n
+		if err != nil || n == 0 {
+			return total, err
+		}
+	}
+}
+
+// pruneStep removes the oldest records, as many as fit into one archive file.
+//
+// The archive file is complete and durable before the records go, but under a
+// name of its own; it gets its proper name after the step that removes them and
+// notes it as the last archive. So a crash leaves either the records and a file
+// to throw away, or no records and a file to rename, and never two archives
+// with the same predecessor.
+func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
+	if err := l.finishArchive(); err != nil {
+		return 0, err
+	}
+	last := l.prune.upTo.Load()
+	it, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: numberKey(prefixRecord, last+1), UpperBound: numberKey(prefixRecord, l.stamps.upTo.Load()+1)})
+	if err != nil {
+		return 0, err
+	}
+	a := l.newArchive()
+	b := l.db.NewBatch()
+	n := 0
+	var freed []bodyRef
+	for it.First(); err == nil && it.Valid() && n < pruneBatch && !a.full(); it.Next() {
+		var e *Entry
+		if e, err = decodeEntry(keyNumber(it.Key()), it.Value()); err != nil || !e.Time.Before(before) {
+			break
+		}
+		e.body = append([]byte(nil), e.body...)
+		if err = errors.Join(ctx.Err(), a.add(ctx, e), deleteEntry(b, e)); err == nil {
+			last, n = e.Seq, n+1
+			if e.BodyState == BodyFile {
+				freed = append(freed, bodyRef{e.Seq, e.BodySize})
+			}
+		}
+	}
+	if err = errors.Join(err, it.Error(), it.Close()); err != nil || n == 0 {
+		return 0, errors.Join(err, a.abandon(), b.Close())
+	}
+	err = errors.Join(a.finish(b), l.deleteStamps(b, last), b.Set(keyPruned, numberKey(0, last)[1:], nil))
+	if err != nil {
+		return 0, errors.Join(err, a.abandon(), b.Close())
+	}
+	if err := l.commit(b); err != nil {
+		return 0, err
+	}
+	l.prune.upTo.Store(last)
+	for _, ref := range freed {
+		l.bodies.count.Add(-1)
+		l.bodies.size.Add(-ref.size)
+	}
+	l.cfg.Log.Info("message log: old records removed", zap.Int("records", n), zap.String("archive", a.name))
+	return n, errors.Join(l.finishArchive(), l.removeGarbage())
+}
+
+// deleteEntry removes a record and its index entries, and marks its body file
+// for removal.
+func deleteEntry(b *pebble.Batch, e *Entry) error {
+	err := b.Delete(numberKey(prefixRecord, e.Seq), nil)
+	for _, key := range indexKeys(e) {
+		err = errors.Join(err, b.Delete(key, nil))
+	}
+	if e.BodyState == BodyFile {
+		name := string(e.body)
+		err = errors.Join(err, b.Delete(nameKey(prefixBody, name), nil), b.Set(nameKey(prefixGarbage, name), nil, nil))
+	}
+	return err
+}
+
+// deleteStamps removes the time-stamps that cover only removed records.
+func (l *Log) deleteStamps(b *pebble.Batch, last uint64) error {
+	return b.DeleteRange(numberKey(prefixStamp, 0), numberKey(prefixStamp, last+1), nil)
+}
+
+// archive is an archive file being written: containers, and linkinginfo, which
+// chains the digests of all of them through all archives.
+type archive struct {
+	l           *Log
+	file        vfs.File // nil until the first container
+	path        string
+	zip         *zip.Writer
+	size        int64
+	cache       chainCache
+	first, last time.Time
+
+	prevDigest, prevName string
+	digest               string
+	links                bytes.Buffer
+	name                 string // of the finished file
+}
+
+func (l *Log) newArchive() *archive { return &archive{l: l} }
+
+func (a *archive) full() bool { return a.size > a.l.cfg.Retention.MaxArchive }
+
+// add appends the container of e.
+func (a *archive) add(ctx context.Context, e *Entry) error {
+	if a.l.cfg.Retention.ArchiveDir == "" {
+		return nil
+	}
+	if a.file == nil {
+		if err := a.begin(); err != nil {
+			return fmt.Errorf("begin archive: %w", err)
+		}
+		a.first, a.last = e.Time, e.Time
+	}
+	if e.Time.Before(a.first) {
+		a.first = e.Time
+	}
+	if e.Time.After(a.last) {
+		a.last = e.Time
+	}
+	c, err := a.l.container(ctx, e, false, &a.cache)
+	if err != nil {
+		return err
+	}
+	name := FileName(e)
+	f, err := a.zip.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate, Modified: e.Time})
+	if err != nil {
+		return err
+	}
+	h := sha512.New()
+	n, err := c.WriteTo(io.MultiWriter(f, h))
+	if err != nil {
+		return fmt.Errorf("archive record %d: %w", e.Seq, err)
+	}
+	a.size += n
+	a.link(name, h)
+	return nil
+}
+
+// link chains the digest of one container to all before it.
+func (a *archive) link(name string, h hash.Hash) {
+	sum := sha512.Sum512([]byte(a.digest + hex.EncodeToString(h.Sum(nil))))
+	a.digest = hex.EncodeToString(sum[:])
+	fmt.Fprintf(&a.links, "%s %s\n", a.digest, name)
+}
+
+func (a *archive) begin() error {
+	v, err := get(a.l.db, keyArchive)
+	if err != nil {
+		return err
+	}
+	a.prevDigest, a.prevName, _ = strings.Cut(string(v), " ")
+	a.digest = a.prevDigest
+	a.path = filepath.Join(a.l.cfg.Retention.ArchiveDir, "mlog"+partSuffix)
+	if a.file, err = a.l.fs.Create(a.path, vfs.WriteCategoryUnspecified); err != nil {
+		return err
+	}
+	a.zip = newZip(a.file)
+	return nil
+}
+
+// finish completes the file under its temporary name and notes it in b.
+func (a *archive) finish(b *pebble.Batch) error {
+	if a.file == nil {
+		return nil
+	}
+	f, err := a.zip.CreateHeader(&zip.FileHeader{Name: "linkinginfo", Method: zip.Deflate, Modified: a.last})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(f, "%s %s SHA-512\n%s", orDash(a.prevDigest), orDash(a.prevName), a.links.Bytes()); err != nil {
+		return err
+	}
+	if err := errors.Join(a.zip.Close(), a.file.Sync(), a.file.Close()); err != nil {
+		return err
+	}
+	const stamp = "20060102150405"
+	a.name = fmt.Sprintf("mlog-%s-%s-%s.zip", a.first.UTC().Format(stamp), a.last.UTC().Format(stamp), a.digest[:16])
+	part := filepath.Join(a.l.cfg.Retention.ArchiveDir, a.name+partSuffix)
+	if err := a.l.fs.Rename(a.path, part); err != nil {
+		return err
+	}
+	a.path = part
+	if err := a.l.syncDir(a.l.cfg.Retention.ArchiveDir); err != nil {
+		return err
+	}
+	return b.Set(keyArchive, []byte(a.digest+" "+a.name), nil)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// abandon removes an unfinished file.
+func (a *archive) abandon() error {
+	if a.file == nil {
+		return nil
+	}
+	_ = a.file.Close() // finish may have closed it
+	if err := a.l.fs.Remove(a.path); err != nil && !notExist(err) {
+		return err
+	}
+	return nil
+}
+
+// finishArchive gives the last archive file its proper name, if a crash has
+// prevented that, and removes those that never became complete.
+func (l *Log) finishArchive() error {
+	dir := l.cfg.Retention.ArchiveDir
+	if dir == "" {
+		return nil
+	}
+	v, err := get(l.db, keyArchive)
+	if err != nil {
+		return err
+	}
+	_, name, _ := strings.Cut(string(v), " ")
+	files, err := l.fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("archive folder: %w", err)
+	}
+	for _, f := range files {
+		base, part := strings.CutSuffix(f, partSuffix)
+		switch {
+		case !part || !strings.HasPrefix(f, "mlog"):
+			continue
+		case name != "" && base == name:
+			err = errors.Join(err, l.fs.Rename(filepath.Join(dir, f), filepath.Join(dir, name)), l.syncDir(dir))
+		default:
+			err = errors.Join(err, l.fs.Remove(filepath.Join(dir, f)))
+		}
+	}
+	return err
+}

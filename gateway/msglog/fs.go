@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package msglog
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// watchFS reports every failed flush before the caller learns of it, and so
+// before any later flush of the same file can seem to succeed. It also times
+// the flushes of the write-ahead log.
+type watchFS struct {
+	vfs.FS
+	failed  func(error)
+	observe func(time.Duration) // may be nil
+}
+
+func (w *watchFS) wrap(f vfs.File, name string, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &watchFile{File: f, fs: w, name: name, wal: filepath.Ext(name) == ".log"}, nil
+}
+
+func (w *watchFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := w.FS.Create(name, c)
+	return w.wrap(f, name, err)
+}
+
+func (w *watchFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := w.FS.Open(name, opts...)
+	return w.wrap(f, name, err)
+}
+
+func (w *watchFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := w.FS.OpenReadWrite(name, c, opts...)
+	return w.wrap(f, name, err)
+}
+
+func (w *watchFS) OpenDir(name string) (vfs.File, error) {
+	f, err := w.FS.OpenDir(name)
+	return w.wrap(f, name, err)
+}
+
+func (w *watchFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := w.FS.ReuseForWrite(from, to, c)
+	return w.wrap(f, to, err)
+}
+
+func (w *watchFS) Unwrap() vfs.FS { return w.FS }
+
+type watchFile struct {
+	vfs.File
+	fs   *watchFS
+	name string
+	wal  bool
+}
+
+func (f *watchFile) Sync() error     { return f.flush(f.File.Sync) }
+func (f *watchFile) SyncData() error { return f.flush(f.File.SyncData) }
+
+func (f *watchFile) SyncTo(n int64) (bool, error) {
+	full, err := f.File.SyncTo(n)
+	if err != nil {
+		f.fs.failed(fmt.Errorf("flush %s: %w", f.name, err))
+	}
+	return full, err
+}
+
+func (f *watchFile) flush(sync func() error) error {
+	if !f.wal || f.fs.observe == nil {
+		return f.report(sync())
+	}
+	start := time.Now()
+	err := sync()
+	f.fs.observe(time.Since(start))
+	return f.report(err)
+}
+
+func (f *watchFile) report(err error) error {
+	if err != nil {
+		f.fs.failed(fmt.Errorf("flush %s: %w", f.name, err))
+	}
+	return err
+}
+
+// spaceInterval is how long a look at the free space stays good.
+const spaceInterval = 200 * time.Millisecond
+
+// spaceGuard keeps a reserve of the disk free.
+type spaceGuard struct {
+	checked atomic.Int64 // when, in nanoseconds
+	budget  atomic.Int64 // what may be written before the next look
+}
+
+// admit returns ErrDiskFull if n bytes more would touch the reserve.
+func (l *Log) admitSpace(n int64) error {
+	if l.cfg.Reserve < 0 {
+		return nil
+	}
+	// Everything is written twice, to the write-ahead log and to a table, and
+	// once more when tables are merged.
+	n *= 3
+	now := l.cfg.Now().UnixNano()
+	if age := now - l.space.checked.Load(); age >= 0 && age < int64(spaceInterval) && l.space.budget.Add(-n) > 0 {
+		return nil
+	}
+	usage, err := l.fs.GetDiskUsage(l.cfg.Dir)
+	if err != nil {
+		return nil // a file system that cannot tell cannot be guarded
+	}
+	l.space.checked.Store(now)
+	free := int64(min(usage.AvailBytes, 1<<62))
+	l.space.budget.Store(free - l.cfg.Reserve - n)
+	if free-n < l.cfg.Reserve {
+		return fmt.Errorf("%w: %d MiB free on the file system of %s, %d MiB are held in reserve; free some space, archive old records or enlarge the disk",
+			ErrDiskFull, free>>20, l.cfg.Dir, l.cfg.Reserve>>20)
+	}
+	return nil
+}

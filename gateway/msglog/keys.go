@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package msglog
+
+import (
+	"crypto/sha512"
+	"encoding/binary"
+	"time"
+)
+
+// The key space. Numbers are big endian, so that byte order is numeric order.
+//
+//	r seq                     record
+//	i hash(message id) t seq  index, empty value; likewise
+//	c hash(client)     t seq
+//	s hash(service)    t seq
+//	t                  t seq
+//	T last                    time-stamp of the records up to last
+//	b name                    body file: seq of its record, size
+//	g name                    body file to remove
+//	m name                    single values
+//
+// An index is narrowed by a hash of fixed length and the record itself decides,
+// so names of any length and hostile collisions cost time, never a wrong answer.
+const (
+	prefixRecord  = 'r'
+	prefixID      = 'i'
+	prefixClient  = 'c'
+	prefixService = 's'
+	prefixTime    = 't'
+	prefixStamp   = 'T'
+	prefixBody    = 'b'
+	prefixGarbage = 'g'
+
+	hashLen = 8
+)
+
+var (
+	keyFormat  = []byte("mformat")  // version of this layout
+	keyFailing = []byte("mfailing") // time of the first of the time-stamping failures that last
+	keyPruned  = []byte("mpruned")  // the last record removed by retention
+	keyCollect = []byte("mcollect") // bodies adopted below this number have been checked for records
+	keyArchive = []byte("marchive") // digest and name of the last archive file
+)
+
+func numberKey(prefix byte, n uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefix}, n)
+}
+
+func nameKey(prefix byte, name string) []byte {
+	return append([]byte{prefix}, name...)
+}
+
+// indexKey returns the key of one index entry; prefixTime has no value.
+func indexKey(prefix byte, value string, t time.Time, seq uint64) []byte {
+	b := indexPrefix(prefix, value)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
+	return binary.BigEndian.AppendUint64(b, seq)
+}
+
+func indexPrefix(prefix byte, value string) []byte {
+	b := make([]byte, 1, 1+hashLen+8+8)
+	b[0] = prefix
+	if prefix != prefixTime {
+		h := sha512.Sum512_256([]byte(value))
+		b = append(b, h[:hashLen]...)
+	}
+	return b
+}
+
+// indexKeys returns every index entry of a record.
+func indexKeys(e *Entry) [4][]byte {
+	return [4][]byte{
+		indexKey(prefixID, e.MessageID, e.Time, e.Seq),
+		indexKey(prefixClient, e.Client.String(), e.Time, e.Seq),
+		indexKey(prefixService, e.Service.String(), e.Time, e.Seq),
+		indexKey(prefixTime, "", e.Time, e.Seq),
+	}
+}
+
+// keyNumber returns the number at the end of a key.
+func keyNumber(key []byte) uint64 {
+	if len(key) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key[len(key)-8:])
+}
+
+// prefixEnd returns the first key after all keys that begin with prefix.
+func prefixEnd(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}

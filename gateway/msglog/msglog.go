@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package msglog is the message log: the durable memory of what was signed.
+//
+// Append returns only when a record would survive the loss of power; records
+// that are appended at the same time share one flush of the disk. Time-stamps
+// follow behind (Run): the signatures that wait become one hash tree, one
+// token of a time-stamping authority covers them all. Container turns a record
+// into the ASiC-E container that anybody can verify.
+//
+// After the first failed flush nobody knows what the disk holds, and asking it
+// again may get a false "yes". So the log then refuses all further records
+// until it is opened anew and reads back what there really is.
+package msglog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"kontor/pki/tsa"
+)
+
+// What the log refuses, for errors.Is.
+var (
+	ErrClosed       = errors.New("message log is closed")
+	ErrFailed       = errors.New("message log stopped after a failed write")
+	ErrDiskFull     = errors.New("disk is full")
+	ErrTimestamping = errors.New("time-stamping fails")
+	ErrNoTSA        = errors.New("no time-stamping authority is configured")
+	ErrNotStamped   = errors.New("message is not time-stamped yet")
+	ErrNotFound     = errors.New("no such record in the message log")
+	ErrInvalid      = errors.New("record is incomplete or contradicts itself")
+)
+
+// BodyPolicy says what the log keeps of message bodies.
+type BodyPolicy uint8
+
+// The policies. Without bodies a container proves less: its message and
+// attachment can no longer be compared with what was signed.
+const (
+	FullBodies BodyPolicy = iota
+	// NoBodies keeps no body, and of a REST head only the method, the path up
+	// to the service code and the x-road- headers.
+	NoBodies
+)
+
+// Defaults and bounds of Config.
+const (
+	DefaultInterval      = time.Minute
+	MaxInterval          = 24 * time.Hour
+	DefaultFailurePeriod = 4 * time.Hour
+	DefaultReserve       = 256 << 20
+)
+
+// Config describes a message log. Dir is required.
+type Config struct {
+	// Dir holds everything; the log creates it and locks it against a second
+	// process.
+	Dir string
+
+	// Stamp obtains a time-stamp token over data from one of the configured
+	// authorities. Nil means that there is none.
+	Stamp func(ctx context.Context, data []byte) (*tsa.Token, error)
+	// HasTSA reports whether an authority is configured at present; nil means
+	// always. It is asked on every Append and must be quick.
+	HasTSA func() bool
+	// Interval is the longest time a signature waits for its time-stamp, as the
+	// global configuration says. Nil means DefaultInterval.
+	Interval func() time.Duration
+	// MinInterval and MaxInterval bound the interval; 0 means a minute and a day.
+	MinInterval, MaxInterval time.Duration
+	// RetryInterval is the pause after a failed time-stamp; 0 means a minute.
+	RetryInterval time.Duration
+	// FailurePeriod is how long time-stamping may fail before Append refuses;
+	// 0 means DefaultFailurePeriod, negative for ever.
+	FailurePeriod time.Duration
+
+	BodyPolicy BodyPolicy
+	// Reserve is the free space in bytes that Append leaves on the disk; 0 means
+	// DefaultReserve, negative no reserve.
+	Reserve   int64
+	Retention Retention
+
+	// ObserveSync, if set, is told how long each flush of the log took.
+	ObserveSync func(time.Duration)
+	Now         func() time.Time // nil means time.Now
+	Log         *zap.Logger      // nil means silence
+}
+
+// Log is an open message log, safe for concurrent use.
+type Log struct {
+	cfg Config
+	fs  *watchFS
+	db  *pebble.DB
+
+	// order is held (by sending to it) while a record gets its number and is
+	// handed to the write-ahead log, so that a crash cuts off the end of the
+	// sequence and never a piece of its middle. A channel, so that waiting for
+	// it can be given up.
+	order chan struct{}
+	next  atomic.Uint64 // the next sequence number; changed by the holder of order
+
+	inFlight atomic.Int64 // appends now waiting for the disk
+	appended atomic.Uint64
+
+	failOnce sync.Once
+	failed   chan struct{} // closed when failure is set
+	failure  error
+
+	mu     sync.Mutex
+	closed bool
+	users  int
+	idle   *sync.Cond
+
+	space  spaceGuard
+	bodies bodyStore
+	stamps stampState
+	prune  pruneState
+}
+
+// Open opens the log in cfg.Dir or creates it, and clears away what an
+// interrupted Append left behind.
+func Open(cfg Config) (*Log, error) { return open(cfg, vfs.Default) }
+
+func open(cfg Config, fs vfs.FS) (*Log, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("open message log: no folder given")
+	}
+	cfg.setDefaults()
+	l := &Log{cfg: cfg, order: make(chan struct{}, 1), failed: make(chan struct{})}
+	l.idle = sync.NewCond(&l.mu)
+	l.fs = &watchFS{FS: fs, failed: l.fail, observe: cfg.ObserveSync}
+	if err := l.open(); err != nil {
+		if l.db != nil {
+			err = errors.Join(err, l.closeDB())
+		}
+		return nil, fmt.Errorf("open message log %s: %w", cfg.Dir, err)
+	}
+	return l, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Interval == nil {
+		c.Interval = func() time.Duration { return DefaultInterval }
+	}
+	if c.MinInterval == 0 {
+		c.MinInterval = DefaultInterval
+	}
+	if c.MaxInterval == 0 {
+		c.MaxInterval = MaxInterval
+	}
+	if c.RetryInterval == 0 {
+		c.RetryInterval = DefaultInterval
+	}
+	if c.FailurePeriod == 0 {
+		c.FailurePeriod = DefaultFailurePeriod
+	}
+	if c.Reserve == 0 {
+		c.Reserve = DefaultReserve
+	}
+	c.Retention.setDefaults()
+}
+
+func (l *Log) open() error {
+	for _, dir := range []string{l.cfg.Dir, l.dbDir(), l.bodyDir(), l.SpoolDir()} {
+		if err := l.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	db, err := pebble.Open(l.dbDir(), l.options())
+	if err != nil {
+		return err
+	}
+	l.db = db
+	if err := l.checkFormat(); err != nil {
+		return err
+	}
+	if err := l.loadNumbers(); err != nil {
+		return err
+	}
+	if err := l.loadStamps(); err != nil {
+		return err
+	}
+	if err := l.collect(); err != nil {
+		return err
+	}
+	return l.failedErr()
+}
+
+func (l *Log) dbDir() string   { return filepath.Join(l.cfg.Dir, "records") }
+func (l *Log) bodyDir() string { return filepath.Join(l.cfg.Dir, "bodies") }
+
+// SpoolDir is the folder in which the bodies of messages under way should be
+// spooled: on the same file system, so that the log can adopt them without a
+// copy. Open empties it.
+func (l *Log) SpoolDir() string { return filepath.Join(l.cfg.Dir, "spool") }
+
+// mkdir creates dir and makes its name durable.
+func (l *Log) mkdir(dir string) error {
+	if err := l.fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return l.syncDir(filepath.Dir(dir))
+}
+
+func (l *Log) syncDir(dir string) error {
+	d, err := l.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (l *Log) options() *pebble.Options {
+	o := &pebble.Options{
+		FS:                 l.fs,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             pebbleLogger{l},
+		MemTableSize:       16 << 20,
+		// Without it the first flush after a burst writes megabytes at once and
+		// stalls every append for a third of a second.
+		WALBytesPerSync:    256 << 10,
+		WALMinSyncInterval: l.syncInterval,
+	}
+	// Signatures are base64 of random bytes: harder compression costs more than
+	// it gains.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	listener := pebble.EventListener{
+		BackgroundError: func(err error) { l.cfg.Log.Error("message log: background work failed", zap.Error(err)) },
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			l.fail(fmt.Errorf("corrupt data: %v", info.Details))
+		},
+	}
+	o.EventListener = &listener
+	return o
+}
+
+// syncInterval trades a little latency for larger groups per flush when many
+// appends wait anyway. Few writers would only be slowed down.
+func (l *Log) syncInterval() time.Duration {
+	switch n := l.inFlight.Load(); {
+	case n < 16:
+		return 0
+	case n < 128:
+		return 500 * time.Microsecond
+	default:
+		return time.Millisecond
+	}
+}
+
+const formatVersion = 1
+
+func (l *Log) checkFormat() error {
+	v, err := l.getNumber(keyFormat)
+	switch {
+	case err != nil:
+		return err
+	case v == formatVersion:
+		return nil
+	case v != 0:
+		return fmt.Errorf("it was written in format %d, this program reads format %d", v, formatVersion)
+	}
+	it, err := l.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	empty := !it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return err
+	}
+	if !empty {
+		return errors.New("this is not a message log")
+	}
+	return l.setNumber(keyFormat, formatVersion)
+}
+
+// loadNumbers finds the next sequence number.
+func (l *Log) loadNumbers() error {
+	pruned, err := l.getNumber(keyPruned)
+	if err != nil {
+		return err
+	}
+	last, err := l.lastNumber(prefixRecord)
+	if err != nil {
+		return err
+	}
+	l.prune.turn = make(chan struct{}, 1)
+	l.prune.upTo.Store(pruned)
+	l.next.Store(max(last, pruned) + 1)
+	return nil
+}
+
+// lastNumber returns the highest number under a prefix, 0 if there is none.
+func (l *Log) lastNumber(prefix byte) (uint64, error) {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
+	if err != nil {
+		return 0, err
+	}
+	var n uint64
+	if it.Last() {
+		n = keyNumber(it.Key())
+	}
+	return n, errors.Join(it.Error(), it.Close())
+}
+
+// get returns a copy of a value, nil if there is none.
+func get(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := append(make([]byte, 0, len(v)), v...)
+	return b, closer.Close()
+}
+
+// getNumber returns a single value, 0 if it was never set.
+func (l *Log) getNumber(key []byte) (uint64, error) {
+	v, err := get(l.db, key)
+	if err != nil || v == nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, fmt.Errorf("value of %q is damaged", key)
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+func (l *Log) setNumber(key []byte, n uint64) error {
+	b := l.db.NewBatch()
+	if err := b.Set(key, binary.BigEndian.AppendUint64(nil, n), nil); err != nil {
+		return err
+	}
+	return l.commit(b)
+}
+
+// fail stops the log for good; the first reason stays.
+func (l *Log) fail(err error) {
+	l.failOnce.Do(func() {
+		l.failure = fmt.Errorf("%w and must be opened anew (restart the gateway; records acknowledged so far are safe): %w", ErrFailed, err)
+		close(l.failed)
+		l.cfg.Log.Error("message log: stopped, no message will be accepted until the gateway is restarted", zap.Error(err))
+	})
+}
+
+func (l *Log) failedErr() error {
+	select {
+	case <-l.failed:
+		return l.failure
+	default:
+		return nil
+	}
+}
+
+// enter registers a use of the database, which Close waits for.
+func (l *Log) enter() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.users++
+	return nil
+}
+
+func (l *Log) exit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users--; l.users == 0 {
+		l.idle.Broadcast()
+	}
+}
+
+// Close waits for calls under way, loops over Find among them, and closes the
+// log. Later calls return ErrClosed.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.closed = true
+	for l.users > 0 {
+		l.idle.Wait()
+	}
+	l.mu.Unlock()
+	if err := l.closeDB(); err != nil {
+		return fmt.Errorf("close message log: %w", err)
+	}
+	return nil
+}
+
+// closeTimeout bounds the closing of a database that has failed: locks that
+// the failure left behind may never be released.
+const closeTimeout = 5 * time.Second
+
+func (l *Log) closeDB() error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("%v", p)
+			}
+		}()
+		done <- l.db.Close()
+	}()
+	if l.failedErr() == nil {
+		return <-done
+	}
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errors.New("the failed database does not close; end the process")
+	}
+}
+
+// commit applies b durably, or fails the log.
+func (l *Log) commit(b *pebble.Batch) error {
+	if err := l.enqueue(b); err != nil {
+		return err
+	}
+	return l.await(b)
+}
+
+// enqueue hands b to the write-ahead log and makes it visible. Pebble panics,
+// or only tells its logger, when the write-ahead log is beyond repair; both
+// end as an error here, and b must then not be touched again.
+func (l *Log) enqueue(b *pebble.Batch) (err error) {
+	if err := l.failedErr(); err != nil {
+		return err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			l.fail(fmt.Errorf("write-ahead log: %v", p))
+		}
+		err = errors.Join(err, l.failedErr())
+	}()
+	if err := l.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		l.fail(err)
+	}
+	return nil
+}
+
+// await returns when b is on the disk. A flush that succeeds after one that
+// failed proves nothing: the file may have a hole before b.
+func (l *Log) await(b *pebble.Batch) error {
+	if err := b.SyncWait(); err != nil {
+		l.fail(err)
+	}
+	if err := l.failedErr(); err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+// pebbleLogger passes on what an operator should know.
+type pebbleLogger struct{ l *Log }
+
+func (p pebbleLogger) Infof(string, ...any) {}
+
+func (p pebbleLogger) Errorf(format string, args ...any) {
+	p.l.cfg.Log.Error("message log: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf is Pebble's word for "state unknown". It returns, unlike what Pebble
+// is used to; the log accepts nothing afterwards.
+func (p pebbleLogger) Fatalf(format string, args ...any) {
+	p.l.fail(fmt.Errorf(format, args...))
+}
+
+// notExist reports whether err says that a file is missing.
+func notExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

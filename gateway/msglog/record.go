@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package msglog
+
+import (
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"kontor/gateway/message"
+	"kontor/pki/asic"
+	"kontor/registry/id"
+)
+
+// Side tells in which role this gateway handled a message.
+type Side uint8
+
+// The sides of an exchange. The zero value is no side; in a Query it means any.
+const (
+	Client Side = 1 // the consumer's gateway, X-Road's client proxy
+	Server Side = 2 // the provider's gateway, X-Road's server proxy
+)
+
+// String returns "client" or "server".
+func (s Side) String() string {
+	switch s {
+	case Client:
+		return "client"
+	case Server:
+		return "server"
+	}
+	return "none"
+}
+
+// Record is one signed message: a request or a response, with all that is
+// needed to prove it.
+type Record struct {
+	Seq      uint64    // given by Append: 1, 2, 3, … without gaps
+	Time     time.Time // when it was logged; Append fills in a zero value
+	Side     Side
+	Response bool
+
+	MessageID string // x-road-id
+	RequestID string // x-road-request-id
+
+	Client                      id.Client
+	Service                     id.Service
+	ClientServer, ServiceServer id.SecurityServer // zero where unknown
+
+	// Head is /message.xml: the REST head or the SOAP envelope, as signed.
+	Head []byte
+	// Body is /attachment1, nil if the message has none. A body in a file is
+	// linked into the log's own folder; the caller goes on using and closing
+	// its Body as before.
+	Body     *message.Body
+	Evidence asic.Evidence
+}
+
+// BodyState tells where the body of a logged message is.
+type BodyState uint8
+
+// The states of a logged body.
+const (
+	BodyNone     BodyState = iota // the message has none
+	BodyInline                    // in the record
+	BodyFile                      // in a file of its own
+	BodyWithheld                  // left out by policy, only its digest is kept
+)
+
+// String returns the state in one word.
+func (s BodyState) String() string {
+	switch s {
+	case BodyNone:
+		return "none"
+	case BodyInline:
+		return "inline"
+	case BodyFile:
+		return "file"
+	case BodyWithheld:
+		return "withheld"
+	}
+	return "invalid"
+}
+
+// Entry is a record as it stands in the log. Its Record.Body is nil; use
+// Log.OpenBody.
+type Entry struct {
+	Record
+	BodyState    BodyState
+	BodySize     int64 // of the original body, also where it is withheld
+	HeadWithheld bool  // by policy, Head is shorter than what was signed
+	Stamped      bool
+
+	body []byte // inline bytes or the name of the file
+}
+
+// Holder returns the local party whose record this is: the client on the
+// consumer's side, the owner of the service on the provider's.
+func (e *Entry) Holder() id.Client {
+	if e.Side == Server {
+		return e.Service.Owner()
+	}
+	return e.Client
+}
+
+const (
+	recordVersion = 1
+
+	flagServer       = 1 << 0
+	flagResponse     = 1 << 1
+	flagVersioned    = 1 << 2
+	flagHeadWithheld = 1 << 3
+	flagsKnown       = flagServer | flagResponse | flagVersioned | flagHeadWithheld
+
+	// maxAttachments bounds the digests of one record.
+	maxAttachments = 10_000
+)
+
+var errEncoding = errors.New("not a canonical record")
+
+// appendTo writes the canonical form: version, flags, body state, time in
+// nanoseconds since 1970 (8 bytes, big endian), then every field in fixed
+// order, each preceded by its length as a minimal varint. The sequence number
+// is the key and is not repeated.
+func (e *Entry) appendTo(b []byte) []byte {
+	var flags byte
+	if e.Side == Server {
+		flags |= flagServer
+	}
+	if e.Response {
+		flags |= flagResponse
+	}
+	version, versioned := e.Service.Version()
+	if versioned {
+		flags |= flagVersioned
+	}
+	if e.HeadWithheld {
+		flags |= flagHeadWithheld
+	}
+	b = append(b, recordVersion, flags, byte(e.BodyState))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixNano()))
+	b = appendString(b, e.MessageID)
+	b = appendString(b, e.RequestID)
+	b = appendString(b, e.Client.String())
+	b = appendString(b, e.Service.Owner().String())
+	b = appendString(b, e.Service.Code())
+	if versioned {
+		b = appendString(b, version)
+	}
+	b = appendString(b, serverString(e.ClientServer))
+	b = appendString(b, serverString(e.ServiceServer))
+	b = append(b, e.Evidence.Message[:]...)
+	b = binary.AppendUvarint(b, uint64(len(e.Evidence.Attachments)))
+	for i := range e.Evidence.Attachments {
+		b = append(b, e.Evidence.Attachments[i][:]...)
+	}
+	b = appendBytes(b, e.Evidence.Signature)
+	b = appendBytes(b, e.Evidence.ChainResult)
+	b = appendBytes(b, e.Evidence.Chain)
+	b = appendBytes(b, e.Head)
+	if e.BodyState != BodyNone {
+		b = binary.AppendUvarint(b, uint64(e.BodySize))
+	}
+	if e.BodyState == BodyInline || e.BodyState == BodyFile {
+		b = appendBytes(b, e.body)
+	}
+	return b
+}
+
+// decodeEntry reads the canonical form strictly. The result shares b.
+func decodeEntry(seq uint64, b []byte) (*Entry, error) {
+	r := reader{b: b}
+	e := &Entry{}
+	e.Seq = seq
+	if v := r.byte(); r.err == nil && v != recordVersion {
+		return nil, fmt.Errorf("record %d has version %d, this program reads version %d", seq, v, recordVersion)
+	}
+	flags := r.byte()
+	state := BodyState(r.byte())
+	nanos := r.uint64()
+	if flags&^flagsKnown != 0 || state > BodyWithheld || nanos > math.MaxInt64 {
+		r.fail()
+	}
+	e.Time = time.Unix(0, int64(nanos)).UTC()
+	e.Side, e.Response = Client, flags&flagResponse != 0
+	if flags&flagServer != 0 {
+		e.Side = Server
+	}
+	e.HeadWithheld = flags&flagHeadWithheld != 0
+	e.BodyState = state
+	e.MessageID, e.RequestID = string(r.bytes()), string(r.bytes())
+	client, owner, code, version := string(r.bytes()), string(r.bytes()), string(r.bytes()), ""
+	if flags&flagVersioned != 0 {
+		version = string(r.bytes())
+	}
+	clientServer, serviceServer := string(r.bytes()), string(r.bytes())
+	copy(e.Evidence.Message[:], r.take(sha512.Size))
+	n := r.uvarint()
+	if n > maxAttachments || n*sha512.Size > uint64(len(r.b)) {
+		r.fail()
+	}
+	if r.err == nil && n > 0 {
+		e.Evidence.Attachments = make([]asic.Digest, n)
+		for i := range e.Evidence.Attachments {
+			copy(e.Evidence.Attachments[i][:], r.take(sha512.Size))
+		}
+	}
+	e.Evidence.Signature = r.bytes()
+	e.Evidence.ChainResult = r.bytes()
+	e.Evidence.Chain = r.bytes()
+	e.Head = r.bytes()
+	if state != BodyNone {
+		size := r.uvarint()
+		if size > math.MaxInt64 {
+			r.fail()
+		}
+		e.BodySize = int64(size)
+	}
+	if state == BodyInline || state == BodyFile {
+		e.body = r.bytes()
+	}
+	if r.err == nil && (len(r.b) != 0 || state == BodyInline && int64(len(e.body)) != e.BodySize) {
+		r.fail()
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("record %d: %w", seq, r.err)
+	}
+	if err := e.parseNames(client, owner, code, version, flags&flagVersioned != 0, clientServer, serviceServer); err != nil {
+		return nil, fmt.Errorf("record %d: %w", seq, err)
+	}
+	return e, nil
+}
+
+// parseNames fills in the identifiers and refuses spellings that appendTo
+// would not have written.
+func (e *Entry) parseNames(client, owner, code, version string, versioned bool, clientServer, serviceServer string) error {
+	var err error
+	if e.Client, err = id.ParseClient(client); err != nil {
+		return err
+	}
+	own, err := id.ParseClient(owner)
+	if err != nil {
+		return err
+	}
+	if versioned {
+		e.Service, err = id.NewServiceVersion(own, code, version)
+	} else {
+		e.Service, err = id.NewService(own, code)
+	}
+	if err != nil {
+		return err
+	}
+	if clientServer != "" {
+		if e.ClientServer, err = id.ParseSecurityServer(clientServer); err != nil {
+			return err
+		}
+	}
+	if serviceServer != "" {
+		if e.ServiceServer, err = id.ParseSecurityServer(serviceServer); err != nil {
+			return err
+		}
+	}
+	if e.Client.String() != client || own.String() != owner ||
+		serverString(e.ClientServer) != clientServer || serverString(e.ServiceServer) != serviceServer {
+		return errEncoding
+	}
+	return nil
+}
+
+func serverString(s id.SecurityServer) string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.String()
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendBytes(b, p []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
+}
+
+// reader takes fields off a byte slice; the first error stays.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) fail() {
+	if r.err == nil {
+		r.err = errEncoding
+	}
+	r.b = nil
+}
+
+func (r *reader) take(n uint64) []byte {
+	if r.err != nil || n > uint64(len(r.b)) {
+		r.fail()
+		return nil
+	}
+	p := r.b[:n:n]
+	r.b = r.b[n:]
+	return p
+}
+
+func (r *reader) byte() byte {
+	if p := r.take(1); p != nil {
+		return p[0]
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if p := r.take(8); p != nil {
+		return binary.BigEndian.Uint64(p)
+	}
+	return 0
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || n > 1 && r.b[n-1] == 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// bytes returns nil for an empty field, so that absent and empty read alike.
+func (r *reader) bytes() []byte {
+	n := r.uvarint()
+	if n == 0 {
+		return nil
+	}
+	return r.take(n)
+}
