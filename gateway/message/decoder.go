@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package message
+
+import (
+	"fmt"
+	"io"
+	"mime"
+	"strings"
+)
+
+// Limits bound what a received transport message may cost. Zero values mean
+// the defaults.
+type Limits struct {
+	Head int64 // bytes of a REST head; default MaxHead
+	Part int64 // bytes of any other part but body and SOAP; default 1 MiB
+	SOAP int64 // bytes of a SOAP envelope; default 16 MiB
+	Body int64 // bytes of the body or of all attachments; default no bound
+	OCSP int   // OCSP responses; default 16
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Head == 0 {
+		l.Head = MaxHead
+	}
+	if l.Part == 0 {
+		l.Part = 1 << 20
+	}
+	if l.SOAP == 0 {
+		l.SOAP = 16 << 20
+	}
+	if l.Body == 0 {
+		l.Body = 1<<63 - 1
+	}
+	if l.OCSP == 0 {
+		l.OCSP = 16
+	}
+	return l
+}
+
+// Part is one part of a transport message.
+type Part struct {
+	Kind        Kind
+	ContentType string  // as received
+	Fields      []Field // other header fields of the part; only SOAP parts have any
+	// Reader gives the content, up to the limit of the kind and then
+	// ErrTooLarge. It is valid until the next call of Next. It implements
+	// io.WriterTo.
+	Reader io.Reader
+
+	content *partReader
+}
+
+// ReadAll returns the rest of the content.
+func (p Part) ReadAll() ([]byte, error) { return p.content.readAll() }
+
+// Decoder reads a transport message and enforces the order of its parts:
+// OCSP responses (requests only), head, body or none, hash chain result and
+// hash chain or none, and a signature, in the place of which a response may
+// have a fault. A Decoder is for one goroutine.
+type Decoder struct {
+	want   Kind
+	limits Limits
+	mp     *multipartReader // nil if the message is a bare fault
+	plain  io.Reader
+	ctype  string
+	last   Kind // last part given out
+	ocsp   int
+	part   partReader
+	err    error
+}
+
+// NewDecoder returns a decoder for the message in r. want is the kind of head
+// that it must have: RESTRequest, RESTResponse, SOAPRequest or SOAPResponse.
+// contentType is that of the transport: multipart/mixed or, for a response,
+// text/xml, which is a bare fault. Errors wrap ErrContentType.
+func NewDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Decoder, error) {
+	d := &Decoder{want: want, limits: limits.withDefaults(), ctype: contentType}
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil, fmt.Errorf("%w of the message: %w", ErrContentType, err)
+	}
+	if media == typeTextXML && d.response() {
+		d.plain = r
+		return d, nil
+	}
+	if media != typeMixed {
+		return nil, fmt.Errorf("%w of the message: multipart/mixed expected", ErrContentType)
+	}
+	if !validBoundary(params["boundary"]) {
+		return nil, fmt.Errorf("%w of the message: boundary missing or malformed", ErrContentType)
+	}
+	d.mp = newMultipartReader(r, params["boundary"])
+	return d, nil
+}
+
+func (d *Decoder) response() bool { return d.want == RESTResponse || d.want == SOAPResponse }
+
+func (d *Decoder) rest() bool { return d.want == RESTRequest || d.want == RESTResponse }
+
+// Next returns the next part. What is left of the one before is skipped. It
+// returns io.EOF after the end of a complete message, and only then is it known
+// that nothing follows the signature: act on a message after io.EOF.
+//
+// Errors wrap ErrMalformed, ErrContentType, ErrUnexpectedPart, ErrMissingHead,
+// ErrMissingSignature, ErrAfterSignature or ErrTooLarge, or are those of the
+// reader underneath. They are repeated by later calls.
+func (d *Decoder) Next() (Part, error) {
+	if d.err != nil {
+		return Part{}, d.err
+	}
+	p, err := d.next()
+	if err != nil {
+		d.err = err
+		d.Close()
+		return Part{}, err
+	}
+	return p, nil
+}
+
+// Close frees the buffer of a message that was not read to its end. It does not
+// close the reader underneath. The reader of the last part must not be used any
+// more.
+func (d *Decoder) Close() {
+	if d.err == nil {
+		d.err = io.ErrClosedPipe
+	}
+	if d.mp != nil {
+		d.mp.release()
+	}
+}
+
+func (d *Decoder) next() (Part, error) {
+	if d.part.src != nil {
+		if err := d.part.skip(); err != nil {
+			return Part{}, err
+		}
+	}
+	if d.mp == nil {
+		if d.last != 0 {
+			return Part{}, io.EOF
+		}
+		return d.give(Fault, d.ctype, nil, &plainSource{r: d.plain}), nil
+	}
+	ctype, fields, err := d.mp.nextPart()
+	if err == io.EOF {
+		return Part{}, d.end()
+	}
+	if err != nil {
+		return Part{}, err
+	}
+	if d.last >= Signature {
+		return Part{}, fmt.Errorf("%w: a part of type %.100q", ErrAfterSignature, ctype)
+	}
+	kind, err := d.classify(ctype)
+	if err != nil {
+		return Part{}, err
+	}
+	return d.give(kind, ctype, fields, d.mp), nil
+}
+
+func (d *Decoder) give(kind Kind, ctype string, fields []Field, src contentSource) Part {
+	d.last = kind
+	d.part = partReader{src: src, kind: kind, left: d.limit(kind)}
+	return Part{Kind: kind, ContentType: ctype, Fields: fields, Reader: &d.part, content: &d.part}
+}
+
+func (d *Decoder) limit(kind Kind) int64 {
+	switch kind {
+	case RESTRequest, RESTResponse:
+		return d.limits.Head
+	case SOAPRequest, SOAPResponse:
+		return d.limits.SOAP
+	case RESTBody, Attachments:
+		return d.limits.Body
+	}
+	return d.limits.Part
+}
+
+// end judges a message that ended after the last part given out.
+func (d *Decoder) end() error {
+	switch {
+	case d.last >= Signature:
+		return io.EOF
+	case d.last <= OCSP:
+		return fmt.Errorf("%w: no %v", ErrMissingHead, d.want)
+	}
+	return fmt.Errorf("%w: the message ended after the %v", ErrMissingSignature, d.last)
+}
+
+// classify says what a part of the given type is in its place.
+func (d *Decoder) classify(ctype string) (Kind, error) {
+	media, _, _ := strings.Cut(ctype, ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	kind := d.kind(media)
+	if kind == 0 {
+		if media == "" {
+			return 0, fmt.Errorf("%w: a part without a type after %v", ErrContentType, d.last)
+		}
+		return 0, fmt.Errorf("%w: a part of type %.100q after %v", ErrContentType, media, d.last)
+	}
+	if !d.allowed(kind) {
+		return 0, fmt.Errorf("%w: %v after %v", ErrUnexpectedPart, kind, d.last)
+	}
+	if kind == OCSP {
+		if d.ocsp++; d.ocsp > d.limits.OCSP {
+			return 0, fmt.Errorf("%w: more than %d OCSP responses", ErrTooLarge, d.limits.OCSP)
+		}
+	}
+	return kind, nil
+}
+
+func (d *Decoder) kind(media string) Kind {
+	switch media {
+	case typeOCSP:
+		return OCSP
+	case typeRESTRequest:
+		return RESTRequest
+	case typeRESTResponse:
+		return RESTResponse
+	case typeRESTBody:
+		return RESTBody
+	case typeHashChainResult:
+		return HashChainResult
+	case typeHashChain:
+		return HashChain
+	case typeSignature:
+		return Signature
+	case typeTextXML, typeXOP:
+		if !d.rest() && d.last <= OCSP {
+			return d.want
+		}
+		if media == typeTextXML && d.response() {
+			return Fault
+		}
+	case typeMixed:
+		if !d.rest() {
+			return Attachments
+		}
+	}
+	return 0
+}
+
+// allowed reports whether a part of that kind may follow the last one.
+func (d *Decoder) allowed(kind Kind) bool {
+	begun := d.last == d.want // the head has been read, nothing else
+	body := d.last == RESTBody || d.last == Attachments
+	switch kind {
+	case OCSP:
+		return !d.response() && d.last <= OCSP
+	case d.want:
+		return d.last <= OCSP
+	case RESTBody:
+		return begun && d.rest()
+	case Attachments:
+		return begun
+	case HashChainResult:
+		return begun || body
+	case HashChain:
+		return begun || body || d.last == HashChainResult
+	case Signature:
+		return d.last > OCSP
+	case Fault:
+		return true
+	}
+	return false
+}
+
+// contentSource gives the content of the current part piece by piece.
+type contentSource interface {
+	// peek returns bytes that certainly are content, at least one, or an
+	// error; io.EOF tells that the part is complete. They stay valid until
+	// advance, which says how many were used.
+	peek() ([]byte, error)
+	advance(n int)
+}
+
+// partReader reads the content of one part, up to its limit.
+type partReader struct {
+	src  contentSource
+	kind Kind
+	left int64
+	err  error
+}
+
+// next returns the next piece of the content.
+func (p *partReader) next() ([]byte, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	b, err := p.src.peek()
+	if err == nil && p.left == 0 {
+		err = fmt.Errorf("%w: %v longer than its limit", ErrTooLarge, p.kind)
+	}
+	if err != nil {
+		p.err = err
+		return nil, err
+	}
+	return b[:min(int64(len(b)), p.left)], nil
+}
+
+func (p *partReader) advance(n int) {
+	p.left -= int64(n)
+	p.src.advance(n)
+}
+
+// Read implements io.Reader.
+func (p *partReader) Read(dst []byte) (int, error) {
+	if len(dst) == 0 {
+		return 0, nil
+	}
+	b, err := p.next()
+	if err != nil {
+		return 0, err
+	}
+	n := copy(dst, b)
+	p.advance(n)
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo; it spares a copy.
+func (p *partReader) WriteTo(w io.Writer) (written int64, err error) {
+	for {
+		b, err := p.next()
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		n, err := w.Write(b)
+		p.advance(n)
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+		if n < len(b) {
+			return written, io.ErrShortWrite
+		}
+	}
+}
+
+func (p *partReader) readAll() ([]byte, error) {
+	var all []byte
+	for {
+		b, err := p.next()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b...)
+		p.advance(len(b))
+	}
+}
+
+// skip reads to the end of the part.
+func (p *partReader) skip() error {
+	for {
+		b, err := p.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p.advance(len(b))
+	}
+}
+
+// plainSource is a message that is not multipart.
+type plainSource struct {
+	r    io.Reader
+	buf  []byte
+	rest []byte
+	err  error
+}
+
+func (s *plainSource) peek() ([]byte, error) {
+	if s.buf == nil {
+		s.buf = make([]byte, smallBuffer)
+	}
+	for empty := 0; len(s.rest) == 0; empty++ {
+		if s.err != nil {
+			return nil, s.err
+		}
+		if empty > maxEmptyReads {
+			return nil, io.ErrNoProgress
+		}
+		var n int
+		n, s.err = s.r.Read(s.buf)
+		s.rest = s.buf[:n]
+	}
+	return s.rest, nil
+}
+
+func (s *plainSource) advance(n int) { s.rest = s.rest[n:] }

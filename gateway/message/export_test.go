@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package message
+
+import "io"
+
+// NewEncoderWithBoundary is NewEncoder with a boundary that a test can know.
+func NewEncoderWithBoundary(w io.Writer, boundary string) *Encoder {
+	e := NewEncoder(w)
+	e.boundary = boundary
+	return e
+}

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package message
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Limits of the multipart syntax. Java servers take lines of 1000 characters.
+const (
+	maxPartFields    = 100
+	maxPartLine      = 1000
+	maxPadding       = 128 // blanks after a boundary
+	maxEpilogue      = 1024
+	maxEmptyReads    = 100
+	multipartBuffer  = largeBuffer
+	maxBoundary      = 70 // RFC 2046
+	boundarySpecials = "'()+_,-./:=?"
+)
+
+func validBoundary(b string) bool {
+	if b == "" || len(b) > maxBoundary {
+		return false
+	}
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9') &&
+			strings.IndexByte(boundarySpecials, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// multipartReader reads the syntax of RFC 2046. It differs from mime/multipart in
+// that it bounds everything, decodes no transfer encoding, refuses what our
+// peers never send (a preamble, folded headers, anything but white space after
+// the end) and hands out its own buffer instead of copying.
+//
+// A line break before a boundary belongs to the boundary, CR LF or LF alone. A
+// boundary counts only if blanks and a line break follow, or two hyphens.
+type multipartReader struct {
+	r     io.Reader
+	buf   *[]byte
+	data  []byte // unread part of buf
+	rerr  error  // of r
+	delim []byte // LF, two hyphens, boundary
+	state multipartState
+	safe  int  // bytes of data known to be content
+	fresh bool // no content of this part has been given out
+}
+
+type multipartState uint8
+
+const (
+	atStart    multipartState = iota // before the first boundary
+	inPart                           // in the content of a part
+	atHeader                         // after a boundary
+	atEpilogue                       // after the last boundary
+	atEnd
+)
+
+func newMultipartReader(r io.Reader, boundary string) *multipartReader {
+	m := &multipartReader{r: r, buf: getBuffer(multipartBuffer), delim: []byte("\n--" + boundary)}
+	m.data = (*m.buf)[:0]
+	return m
+}
+
+// release gives the buffer back. What follows reads as cut off.
+func (m *multipartReader) release() {
+	if m.buf == nil {
+		return
+	}
+	putBuffer(m.buf)
+	m.buf, m.data, m.safe, m.state = nil, nil, 0, atEnd
+}
+
+// fill reads more, moving what is unread to the front. It must only be called
+// when less than the whole buffer is unread.
+func (m *multipartReader) fill() error {
+	if m.rerr != nil {
+		if m.rerr == io.EOF {
+			return fmt.Errorf("%w: %w", ErrMalformed, io.ErrUnexpectedEOF)
+		}
+		return m.rerr
+	}
+	buf := (*m.buf)[:cap(*m.buf)]
+	have := copy(buf, m.data)
+	for range maxEmptyReads {
+		n, err := m.r.Read(buf[have:])
+		m.rerr = err
+		if n > 0 || err != nil {
+			m.data = buf[:have+n]
+			if n > 0 {
+				return nil
+			}
+			return m.fill()
+		}
+	}
+	m.data = buf[:have]
+	m.rerr = io.ErrNoProgress
+	return m.rerr
+}
+
+// nextPart reads the header of the next part. The one before must have been
+// read to its end. It returns io.EOF after the last.
+func (m *multipartReader) nextPart() (contentType string, fields []Field, err error) {
+	if m.state == atStart {
+		if err := m.start(); err != nil {
+			return "", nil, err
+		}
+	}
+	switch m.state {
+	case atEpilogue:
+		if err := m.epilogue(); err != nil {
+			return "", nil, err
+		}
+		m.state = atEnd
+		return "", nil, io.EOF
+	case atEnd:
+		return "", nil, io.EOF
+	}
+	contentType, fields, err = m.header()
+	m.state, m.fresh = inPart, true
+	return contentType, fields, err
+}
+
+// start reads the first boundary, before which one empty line may stand.
+func (m *multipartReader) start() error {
+	for _, lead := range []string{"\r", "\n"} {
+		if len(m.data) == 0 {
+			if err := m.fill(); err != nil {
+				return err
+			}
+		}
+		if strings.HasPrefix(string(m.data[:1]), lead) {
+			m.data = m.data[1:]
+		}
+	}
+	boundary := m.delim[1:]
+	for len(m.data) < len(boundary) {
+		if err := m.fill(); err != nil {
+			return err
+		}
+	}
+	if !bytes.HasPrefix(m.data, boundary) {
+		return fmt.Errorf("%w: it does not start with its boundary", ErrMalformed)
+	}
+	for {
+		n, last, more := boundaryTail(m.data[len(boundary):])
+		if more {
+			if err := m.fill(); err != nil {
+				return err
+			}
+			continue
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: it does not start with its boundary", ErrMalformed)
+		}
+		m.passBoundary(len(boundary)+n, last)
+		return nil
+	}
+}
+
+func (m *multipartReader) passBoundary(n int, last bool) {
+	m.data = m.data[n:]
+	if m.state = atHeader; last {
+		m.state = atEpilogue
+	}
+}
+
+// boundaryTail looks at what follows a boundary. n is how many bytes belong to
+// it, 0 if what precedes is no boundary at all; more tells that b is too short
+// to say.
+func boundaryTail(b []byte) (n int, last, more bool) {
+	if len(b) >= 2 && b[0] == '-' && b[1] == '-' {
+		return 2, true, false
+	}
+	if len(b) == 1 && b[0] == '-' {
+		return 0, false, true
+	}
+	i := 0
+	for i < len(b) && i <= maxPadding && (b[i] == ' ' || b[i] == '\t') {
+		i++
+	}
+	switch rest := b[i:]; {
+	case i > maxPadding:
+		return 0, false, false
+	case len(rest) == 0, len(rest) == 1 && rest[0] == '\r':
+		return 0, false, true
+	case rest[0] == '\n':
+		return i + 1, false, false
+	case rest[0] == '\r' && rest[1] == '\n':
+		return i + 2, false, false
+	}
+	return 0, false, false
+}
+
+// header reads the header of a part up to and including its empty line.
+func (m *multipartReader) header() (contentType string, fields []Field, err error) {
+	seen := false
+	for count := 0; ; count++ {
+		line, err := m.line()
+		if err != nil {
+			return "", nil, err
+		}
+		if len(line) == 0 {
+			return contentType, fields, nil
+		}
+		if count == maxPartFields {
+			return "", nil, fmt.Errorf("%w: more than %d header fields in a part", ErrTooLarge, maxPartFields)
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			return "", nil, fmt.Errorf("%w: header line of a part without a colon", ErrMalformed)
+		}
+		if err := checkName(name); err != nil {
+			return "", nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+		value = strings.Trim(value, " \t")
+		if !validValue(value) {
+			return "", nil, fmt.Errorf("%w: control character in the header of a part", ErrMalformed)
+		}
+		if !strings.EqualFold(name, "content-type") {
+			fields = append(fields, Field{name, value})
+			continue
+		}
+		if seen {
+			return "", nil, fmt.Errorf("%w: part with two content types", ErrMalformed)
+		}
+		seen, contentType = true, value
+	}
+}
+
+// line reads one line and drops its line break.
+func (m *multipartReader) line() (string, error) {
+	for searched := 0; ; {
+		if i := bytes.IndexByte(m.data[searched:], '\n'); i >= 0 {
+			line := m.data[:searched+i]
+			m.data = m.data[searched+i+1:]
+			line = bytes.TrimSuffix(line, []byte("\r"))
+			if len(line) > maxPartLine {
+				break
+			}
+			return string(line), nil
+		}
+		if searched = len(m.data); searched > maxPartLine+1 {
+			break
+		}
+		if err := m.fill(); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
+}
+
+// epilogue reads what follows the last boundary, which may be white space only.
+func (m *multipartReader) epilogue() error {
+	for total := 0; ; {
+		if len(bytes.Trim(m.data, " \t\r\n")) > 0 {
+			return fmt.Errorf("%w: %w: text after the last part", ErrMalformed, ErrAfterSignature)
+		}
+		if total += len(m.data); total > maxEpilogue {
+			return fmt.Errorf("%w: too much white space after the last part", ErrMalformed)
+		}
+		m.data = m.data[:0]
+		if m.rerr == io.EOF {
+			return nil
+		}
+		if err := m.fill(); err != nil {
+			if m.rerr == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// peek implements contentSource.
+func (m *multipartReader) peek() ([]byte, error) {
+	for m.safe == 0 {
+		if m.state != inPart {
+			return nil, io.EOF
+		}
+		if err := m.scan(); err != nil {
+			return nil, err
+		}
+	}
+	return m.data[:m.safe], nil
+}
+
+// advance implements contentSource.
+func (m *multipartReader) advance(n int) {
+	m.data = m.data[n:]
+	m.safe -= n
+	m.fresh = m.fresh && n == 0
+}
+
+// scan looks for the boundary that ends the part. It finds content, passes the
+// boundary, or reads more.
+func (m *multipartReader) scan() error {
+	if m.fresh && m.noContent() {
+		return nil
+	}
+	for from := 0; ; {
+		i := bytes.Index(m.data[from:], m.delim)
+		if i < 0 {
+			// The end may be the start of a boundary with its line break.
+			if m.safe = len(m.data) - len(m.delim); m.safe > 0 {
+				return nil
+			}
+			m.safe = 0
+			return m.fill()
+		}
+		i += from
+		end := i
+		if end > 0 && m.data[end-1] == '\r' {
+			end--
+		}
+		n, last, more := boundaryTail(m.data[i+len(m.delim):])
+		switch {
+		case more && m.rerr == nil:
+			if m.safe = end; end > 0 {
+				return nil
+			}
+			return m.fill()
+		case n == 0:
+			from = i + 1 // it only looks like a boundary
+		case end > 0:
+			m.safe = end
+			return nil
+		default:
+			m.passBoundary(i+len(m.delim)+n, last)
+			return nil
+		}
+	}
+}
+
+// noContent passes a boundary that follows the header's empty line at once: the
+// line break of that line then is the boundary's.
+func (m *multipartReader) noContent() bool {
+	boundary := m.delim[1:]
+	for {
+		have := m.data
+		if len(have) > len(boundary) {
+			have = have[:len(boundary)]
+		}
+		if !bytes.HasPrefix(boundary, have) {
+			return false
+		}
+		if len(m.data) > len(boundary) {
+			if n, last, more := boundaryTail(m.data[len(boundary):]); !more {
+				if n > 0 {
+					m.passBoundary(len(boundary)+n, last)
+				}
+				return n > 0
+			}
+		}
+		if m.rerr != nil || m.fill() != nil {
+			return false
+		}
+	}
+}
