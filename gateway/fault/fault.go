@@ -83,9 +83,16 @@ func Wrap(code Code, cause error, format string, args ...any) *Error {
 	return &Error{code: string(code), text: text, cause: cause}
 }
 
-// Remote returns a fault that a peer or service reported.
+// Remote returns a fault that a peer or service reported. The code becomes an
+// HTTP header, so characters other than printable ASCII are dropped from it.
 func Remote(code, text, detail string) *Error {
-	return &Error{code: strings.TrimSpace(code), text: text, detail: detail, remote: true}
+	code = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7E {
+			return -1
+		}
+		return r
+	}, code))
+	return &Error{code: code, text: text, detail: detail, remote: true}
 }
 
 // At returns err as a fault of origin o with a fresh detail, an identifier

@@ -151,7 +151,7 @@ func (w bodyWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// EndBody ends the body part, if there is one.
+// EndBody ends the body part, if there is one. So does the next part.
 func (e *Encoder) EndBody() error {
 	e.body = false
 	return e.err
@@ -175,7 +175,6 @@ func (e *Encoder) Signature(xml []byte) error {
 // Fault writes a SOAP fault in the place of what cannot follow any more; a body
 // under way ends where it is.
 func (e *Encoder) Fault(soap []byte) error {
-	e.body = false
 	return e.part(Fault, typeFault, soap, e.state < Signature)
 }
 
@@ -209,7 +208,8 @@ func (e *Encoder) Close() error {
 
 // part writes a whole part.
 func (e *Encoder) part(kind Kind, contentType string, content []byte, inOrder bool) error {
-	if err := e.header(kind, contentType, inOrder && !e.body); err != nil {
+	e.body = false
+	if err := e.header(kind, contentType, inOrder); err != nil {
 		return err
 	}
 	return e.write(content)

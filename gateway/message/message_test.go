@@ -76,7 +76,6 @@ func TestEncoderWritesWorkedExample(t *testing.T) {
 	if _, err := io.Copy(e.BodyWriter(), strings.NewReader(exampleBody)); err != nil {
 		t.Fatal(err)
 	}
-	e.EndBody()
 	e.HashChain([]byte("<result>\n"), []byte("<chain>\n"))
 	e.Signature([]byte("<signature>"))
 	if err := e.Close(); err != nil {
