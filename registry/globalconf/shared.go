@@ -170,7 +170,10 @@ func (p *sharedParser) document() (*SharedParams, error) {
 	groups := map[string]bool{}
 	for p.at("globalGroup") {
 		g := p.group()
-		if groups[g.Code] {
+		if _, err := id.NewGlobalGroup(p.Instance, g.Code); err != nil {
+			p.check(err)
+		}
+		if groups[g.Code] && p.err == nil {
 			p.fail("global group %q occurs twice", g.Code)
 		}
 		groups[g.Code] = true
