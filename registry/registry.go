@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package registry is the central server of an ecosystem: it knows the members,
+// their subsystems and security servers, the approved trust services and the
+// parameters that hold for all, and publishes them as the global configuration
+// that gateways and X-Road security servers poll.
+//
+// What it knows is a journal: every accepted change is one entry, durable and
+// chained to the one before, and the current State is their fold. Changes come
+// in sets through one door, Registry.Apply, which accepts all of a set or
+// nothing. Plan computes the set that makes a declaration true.
+//
+// From the state the configuration of every version is generated, read back by
+// the reader that gateways use, and only then put in place of the last one. A
+// configuration that fails is never published; the last good one stays until
+// it expires.
+//
+// The directory of a registry:
+//
+//	journal/  the journal (Pebble)
+//	keys/     the signing keys of the two sources, encrypted with the PIN
+//	public/   what is published, laid out so that any web server could serve it
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"kontor/pki"
+)
+
+// Versions of the global configuration that a registry publishes.
+const (
+	minVersion = 2
+	maxVersion = 6
+)
+
+const (
+	journalDir = "journal"
+	keysDir    = "keys"
+	publicDir  = "public"
+
+	maxReason = 2000 // characters of an author's reason
+)
+
+var (
+	// ErrCreated says that Create found a registry already.
+	ErrCreated = errors.New("a registry exists here already")
+	// ErrNotFound says that Open found no registry.
+	ErrNotFound = errors.New("no registry here")
+)
+
+// CreateConfig describes a new registry.
+type CreateConfig struct {
+	// Instance is the identifier of the ecosystem; it can never be changed.
+	Instance string
+	// Address is the host name or IP address at which all clients reach the
+	// registry, with a port if that is not 80. Without a port, clients also
+	// try HTTPS.
+	Address string
+	// Algorithm of the two signing keys; empty means RSA-3072, which every
+	// release of X-Road reads.
+	Algorithm pki.Algorithm
+	// By is written to the journal as the author of the first entries.
+	By Author
+	// Store overrides where the journal is kept; nil means in the directory.
+	// Create closes it.
+	Store Store
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Config is what Open needs beside the directory.
+type Config struct {
+	// Interval between two publications without a change; zero means a minute.
+	Interval time.Duration
+	// Store overrides where the journal is kept; nil means in the directory.
+	// The registry closes it.
+	Store Store
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Log receives what an operator should act upon; nil discards it.
+	Log *zap.Logger
+}
+
+// Registry is an open registry. It is safe for concurrent use.
+type Registry struct {
+	cfg   Config
+	token *pki.Token
+	store Store
+	pub   *publisher
+
+	state   atomic.Pointer[State]
+	changed chan struct{} // holds a token while a change awaits publication
+
+	mu      sync.Mutex // held while a change set is accepted
+	journal *journal
+}
+
+// Create makes a registry in dir with its signing keys. What an interrupted
+// Create left behind is used by the next one, with the same PIN.
+func Create(dir string, pin []byte, cfg CreateConfig) error {
+	if err := create(dir, pin, cfg); err != nil {
+		return fmt.Errorf("create registry %s: %w", dir, err)
+	}
+	return nil
+}
+
+func create(dir string, pin []byte, cfg CreateConfig) (err error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Algorithm == "" {
+		cfg.Algorithm = pki.RSA3072
+	}
+	if err := checkAuthor(cfg.By); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	store := cfg.Store
+	if store == nil {
+		if store, err = openPebble(filepath.Join(dir, journalDir), vfs.Default, zap.NewNop()); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	j, st, err := openJournal(store)
+	if err != nil {
+		return err
+	}
+	if st.number > 0 {
+		return ErrCreated
+	}
+	system := st.System()
+	system.Address = cfg.Address
+	changes := []Change{&FoundInstance{cfg.Instance}, &SetSystem{system}}
+	if _, err := st.Try(changes); err != nil { // before a key is made for nothing
+		return err
+	}
+	token, err := pki.CreateToken(filepath.Join(dir, keysDir), pin)
+	if errors.Is(err, pki.ErrTokenExists) {
+		token, err = pki.OpenToken(filepath.Join(dir, keysDir), pin)
+	}
+	if err != nil {
+		return err
+	}
+	for _, src := range []Source{Internal, External} {
+		cert, err := newSourceKey(token, src, cfg.Algorithm)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, &AddKey{src, cert}, &ActivateKey{src, hashOf(cert)})
+	}
+	at := cfg.Now().UTC()
+	if _, err := st.try(at, changes); err != nil {
+		return err
+	}
+	return j.append(at, cfg.By, changes)
+}
+
+// Open opens the registry that Create made in dir. Only one process can have
+// it open. The whole journal is checked and folded; a damaged one is ErrJournal.
+func Open(dir string, pin []byte, cfg Config) (*Registry, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = time.Minute
+	}
+	r, err := open(dir, pin, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open registry %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
+	store := cfg.Store
+	if store == nil {
+		if _, err := os.Stat(filepath.Join(dir, journalDir)); errors.Is(err, os.ErrNotExist) {
+			return nil, ErrNotFound
+		}
+		if store, err = openPebble(filepath.Join(dir, journalDir), vfs.Default, cfg.Log); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	j, st, err := openJournal(store)
+	if err != nil {
+		return nil, err
+	}
+	if st.number == 0 {
+		return nil, ErrNotFound
+	}
+	token, err := pki.OpenToken(filepath.Join(dir, keysDir), pin)
+	if err != nil {
+		return nil, err
+	}
+	pub, err := openPublisher(filepath.Join(dir, publicDir), cfg)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{cfg: cfg, token: token, store: store, pub: pub, journal: j, changed: make(chan struct{}, 1)}
+	r.state.Store(st)
+	return r, nil
+}
+
+// Close releases the directory. Run must have returned.
+func (r *Registry) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.pub.close(), r.store.Close())
+}
+
+// State returns the current state, an immutable snapshot.
+func (r *Registry) State() *State { return r.state.Load() }
+
+// Apply accepts the changes as one set, in order, and returns the number of the
+// last journal entry. They are durable when it returns; publication follows
+// (Run, Publish). An error that is a Refusal says which change is not
+// acceptable and why; after any error, nothing has changed. No changes are no
+// entry.
+func (r *Registry) Apply(ctx context.Context, by Author, changes []Change) (uint64, error) {
+	if err := checkAuthor(by); err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	st := r.State()
+	if len(changes) == 0 {
+		return st.number, nil
+	}
+	at := r.cfg.Now().UTC()
+	next, err := st.try(at, changes)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.checkKeys(next, changes); err != nil {
+		return 0, err
+	}
+	if err := r.journal.append(at, by, changes); err != nil {
+		return 0, err
+	}
+	r.state.Store(next)
+	r.removeRetired(st, changes)
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+	return next.number, nil
+}
+
+// Journal calls fn for the entries from the given number on, oldest first,
+// until fn returns an error, which is passed on.
+func (r *Registry) Journal(ctx context.Context, from uint64, fn func(*Entry) error) error {
+	return r.store.Scan(from, func(_ uint64, b []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := decodeEntry(b)
+		if err != nil {
+			return err
+		}
+		return fn(e)
+	})
+}
+
+func checkAuthor(by Author) error {
+	if strings.TrimSpace(by.Who) == "" {
+		return errors.New("a change needs an author: who decided it")
+	}
+	for _, text := range []string{by.Who, by.Why, by.Request} {
+		if !utf8.ValidString(text) || utf8.RuneCountInString(text) > maxReason || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }) {
+			return fmt.Errorf("author, reason and request must be text of at most %d characters", maxReason)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+const (
+	// maxDownloads bounds the files and goroutines that slow clients can hold.
+	maxDownloads = 1024
+	// downloadTime is what one answer may take: 64 MiB at a slow 500 KB/s.
+	downloadTime = 130 * time.Second
+)
+
+var partPath = regexp.MustCompile(`^/V[2-6]/([0-9]{23}/[a-z-]{1,40}\.xml|internalconf|externalconf)$`)
+
+// Handler serves what is published, to everybody:
+//
+//	/internalconf?version=N, /externalconf?version=N
+//	                     the signed directory; without version, version 2
+//	/VN/…                the parts that it names
+//	/anchor/internal, /anchor/external
+//	                     the configuration anchor, as a download
+//
+// An unknown version is 404: clients try the newest that they know first.
+func (r *Registry) Handler() http.Handler {
+	slots := make(chan struct{}, maxDownloads)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet && req.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD are served here", http.StatusMethodNotAllowed)
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "too many downloads at once", http.StatusServiceUnavailable)
+			return
+		}
+		// A recorder in a test has no deadline to set.
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(downloadTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			http.Error(w, "connection lost", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch p := req.URL.Path; {
+		case p == "/internalconf" || p == "/externalconf":
+			r.serveDirectory(w, req, p)
+		case p == "/anchor/internal":
+			r.serveAnchor(w, req, Internal)
+		case p == "/anchor/external":
+			r.serveAnchor(w, req, External)
+		case partPath.MatchString(p):
+			r.servePublished(w, req, p[1:])
+		default:
+			http.NotFound(w, req)
+		}
+	})
+}
+
+func (r *Registry) serveDirectory(w http.ResponseWriter, req *http.Request, name string) {
+	version := "2" // what clients that know no versions expect
+	if v, ok := req.URL.Query()["version"]; ok {
+		version = v[0]
+	}
+	if !versionName.MatchString("V" + version) {
+		http.NotFound(w, req)
+		return
+	}
+	r.servePublished(w, req, "V"+version+name)
+}
+
+// servePublished serves a file below public, whose name was checked.
+func (r *Registry) servePublished(w http.ResponseWriter, req *http.Request, name string) {
+	f, err := r.pub.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		http.NotFound(w, req)
+		return
+	}
+	if err != nil {
+		http.Error(w, "the configuration cannot be read", http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		http.Error(w, "the configuration cannot be read", http.StatusInternalServerError)
+		return
+	}
+	serveFile(w, req, f, info)
+}
+
+func serveFile(w http.ResponseWriter, req *http.Request, f *os.File, info fs.FileInfo) {
+	if strings.HasSuffix(info.Name(), "conf") {
+		w.Header().Set("Content-Type", "application/octet-stream") // the body brings its own MIME header
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("Expires", "Thu, 01 Jan 1970 00:00:01 GMT")
+		http.ServeContent(w, req, "", time.Time{}, f)
+		return
+	}
+	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=600, immutable")
+	http.ServeContent(w, req, "", info.ModTime(), f)
+}
+
+func (r *Registry) serveAnchor(w http.ResponseWriter, req *http.Request, src Source) {
+	st := r.State()
+	doc, err := st.Anchor(src)
+	if err != nil {
+		http.Error(w, "the anchor cannot be made", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="configuration-anchor-`+string(src)+`.xml"`)
+	w.Header().Set("Cache-Control", "no-cache")
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(doc))
+}
+
+// InternalAnchor returns the anchor for the own security servers.
+func (r *Registry) InternalAnchor() ([]byte, error) { return r.State().Anchor(Internal) }
+
+// ExternalAnchor returns the anchor for federation partners.
+func (r *Registry) ExternalAnchor() ([]byte, error) { return r.State().Anchor(External) }
+
+// Status is the condition of a registry.
+type Status struct {
+	Instance  string    `json:"instance"`
+	Entries   uint64    `json:"entries"`            // in the journal
+	Published uint64    `json:"published"`          // journal entry that is published; 0: nothing yet
+	At        time.Time `json:"at,omitzero"`        // last publication by this process
+	Expires   time.Time `json:"expires,omitzero"`   // end of its validity
+	Versions  []int     `json:"versions,omitempty"` // published versions
+	Failed    time.Time `json:"failed,omitzero"`    // last attempt, if it failed
+	Error     string    `json:"error,omitempty"`    // why it failed
+	Healthy   bool      `json:"healthy"`            // a valid configuration is published and the last attempt succeeded
+}
+
+// Status returns the condition at this moment.
+func (r *Registry) Status() Status {
+	st, p := r.State(), r.pub.status.Load()
+	s := Status{
+		Instance: st.instance, Entries: st.number,
+		Published: p.number, At: p.at, Expires: p.expires, Versions: p.versions, Failed: p.failed,
+		Healthy: p.err == nil && r.cfg.Now().Before(p.expires),
+	}
+	if p.err != nil {
+		s.Error = p.err.Error()
+	}
+	return s
+}

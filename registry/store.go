@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+)
+
+// Store keeps the bytes of the journal. Calls do not overlap.
+type Store interface {
+	// Append adds entries, numbered from first on, and replaces the head, as
+	// one step: all of it is durable when Append returns nil. After an error
+	// the store may hold all or nothing of it, and is not used again.
+	Append(first uint64, entries [][]byte, head []byte) error
+	// Scan calls fn with the entries numbered from on, in order, until fn
+	// returns an error, which it passes on. fn must not keep the bytes.
+	Scan(from uint64, fn func(number uint64, entry []byte) error) error
+	// Head returns what the last Append stored as head, or nil.
+	Head() ([]byte, error)
+	// Close releases the store.
+	Close() error
+}
+
+const entryPrefix = 'e'
+
+var headKey = []byte("head")
+
+// pebbleStore is the Store on local disk.
+type pebbleStore struct{ db *pebble.DB }
+
+func openPebble(dir string, fs vfs.FS, log *zap.Logger) (Store, error) {
+	db, err := pebble.Open(dir, &pebble.Options{
+		FS:                 fs,
+		FormatMajorVersion: pebble.FormatNewest, // the default is the oldest
+		WALBytesPerSync:    256 << 10,           // else a long write stalls commits
+		MemTableSize:       4 << 20,
+		Logger:             pebbleLog{log.Sugar()},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", dir, err)
+	}
+	return &pebbleStore{db}, nil
+}
+
+func entryKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{entryPrefix}, number)
+}
+
+func (s *pebbleStore) Append(first uint64, entries [][]byte, head []byte) error {
+	batch := s.db.NewBatch()
+	defer batch.Close()
+	for i, entry := range entries {
+		if err := batch.Set(entryKey(first+uint64(i)), entry, nil); err != nil {
+			return err
+		}
+	}
+	if err := batch.Set(headKey, head, nil); err != nil {
+		return err
+	}
+	return batch.Commit(pebble.Sync)
+}
+
+func (s *pebbleStore) Scan(from uint64, fn func(uint64, []byte) error) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(from), UpperBound: []byte{entryPrefix + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for it.First(); it.Valid(); it.Next() {
+		key := it.Key()
+		if len(key) != 9 {
+			return fmt.Errorf("%w: key %x is not one of the journal's", ErrJournal, key)
+		}
+		entry, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := fn(binary.BigEndian.Uint64(key[1:]), entry); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+func (s *pebbleStore) Head() ([]byte, error) {
+	value, closer, err := s.db.Get(headKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return append([]byte(nil), value...), nil
+}
+
+func (s *pebbleStore) Close() error { return s.db.Close() }
+
+// pebbleLog passes on what an operator should know; the database's own
+// housekeeping is not part of it. Fatal errors (a failed sync of the write-ahead
+// log) end the process: what is on disk is then unknown until it is read again.
+type pebbleLog struct{ *zap.SugaredLogger }
+
+func (l pebbleLog) Infof(string, ...any) {}
