@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"kontor/pki"
+	"kontor/registry/globalconf"
+	"kontor/registry/id"
+)
+
+// ClientConfig holds what a Client needs. Identity and Verifier are mandatory.
+type ClientConfig struct {
+	// Identity gives this server's authentication certificate with the
+	// intermediates above it, the root left out.
+	Identity func(*globalconf.View) (*tls.Certificate, error)
+	// Verifier is best shared with the server side, so that one verdict about a
+	// peer serves both.
+	Verifier *PeerVerifier
+
+	ConnectTimeout time.Duration // TCP, TLS and OCSP together; default 30 s
+	IdleTimeout    time.Duration // of a pooled connection; default 25 s
+	// MaxResponse bounds the bytes of one response. Default 16 GiB: a bound
+	// against a peer that never ends; message limits are lower.
+	MaxResponse int64
+
+	Port, OCSPPort int // of the peers; default 5500 and 5577
+	// Dial opens connections to both ports. Default: a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Now  func() time.Time // nil: time.Now
+}
+
+// Client sends messages to other security servers over pooled connections. It
+// is safe for concurrent use.
+type Client struct {
+	identity func(*globalconf.View) (*tls.Certificate, error)
+	verifier *PeerVerifier
+	dialTCP  func(ctx context.Context, network, address string) (net.Conn, error)
+	plain    *http.Transport // for OCSP
+	connect  time.Duration
+	max      int64
+	port     int
+	ocspPort int
+	now      func() time.Time
+	pool     pool
+
+	mu      sync.Mutex
+	winners map[string]winner // by the set of candidates
+}
+
+type winner struct {
+	address string
+	until   time.Time
+}
+
+// session is a connection to a peer, for one exchange. It is where another
+// protocol than HTTP/1.1 over TLS comes in.
+type session interface {
+	// certificates returns what the peer presented, its own first.
+	certificates() []*x509.Certificate
+	// exchange sends a request and returns the head of the response. Afterwards,
+	// or when the response's body is closed, the session takes care of itself.
+	exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error)
+	// discard closes a session that is not used after all.
+	discard()
+}
+
+// Response is a peer's answer. The caller closes Body.
+type Response struct {
+	Status int // 200, or 500 with a fault
+	Header http.Header
+	Body   io.ReadCloser
+	Peer   Peer
+}
+
+// NewClient returns a client for cfg.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	if cfg.Identity == nil || cfg.Verifier == nil {
+		return nil, errors.New("tunnel: incomplete configuration")
+	}
+	c := &Client{
+		identity: cfg.Identity, verifier: cfg.Verifier, dialTCP: cfg.Dial, connect: cfg.ConnectTimeout,
+		max: cfg.MaxResponse, port: cfg.Port, ocspPort: cfg.OCSPPort, now: cfg.Now,
+		winners: map[string]winner{},
+	}
+	if c.dialTCP == nil {
+		c.dialTCP = new(net.Dialer).DialContext
+	}
+	if c.connect == 0 {
+		c.connect = connectTimeout
+	}
+	if c.max == 0 {
+		c.max = 16 << 30
+	}
+	if c.port == 0 {
+		c.port = Port
+	}
+	if c.ocspPort == 0 {
+		c.ocspPort = OCSPPort
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	c.pool.timeout = cfg.IdleTimeout
+	if c.pool.timeout == 0 {
+		c.pool.timeout = idleTimeout
+	}
+	c.plain = &http.Transport{
+		DialContext:            c.dialTCP,
+		DisableKeepAlives:      true, // one question per hour and peer
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxResponseHead,
+	}
+	return c, nil
+}
+
+// Close closes the idle connections; those in use close when their exchange
+// ends. Post fails from now on.
+func (c *Client) Close() { c.pool.close() }
+
+// Post sends one message to one of the candidates and returns its answer. The
+// peer's certificate must be registered, in view, for one of the candidates,
+// and that server must have the client need; it is verified before the first
+// byte is sent. Several candidates race; the winner is asked first for an hour.
+// Candidates in maintenance mode or without address are left out.
+//
+// header is sent as it is, names included. body is sent in chunks as it is
+// read; one that is an io.WriterTo writes itself, which saves copying. An error
+// of body breaks the connection, so that the peer sees no regular end. The
+// request is sent at most once: other candidates are tried only before.
+//
+// The answer may come before body has been sent; then sending goes on while the
+// answer is read, until Response.Body is closed. A *bytes.Buffer, *bytes.Reader
+// or *strings.Reader is no longer used when Post returns; of any other body a
+// Read under way may return later, and what it returns is lost. ctx covers the
+// exchange until Response.Body is closed.
+//
+// Errors: ErrMaintenance, ErrConnect, ErrPeer, ErrTimeout, ErrResponse,
+// ErrClosed, *[StatusError], those of body and ctx, and those of the network.
+func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*globalconf.Server, need id.Client, header http.Header, body io.Reader) (*Response, error) {
+	if err := checkHeader(header); err != nil {
+		return nil, err
+	}
+	servers, err := usable(candidates)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := c.identity(view)
+	if err != nil {
+		return nil, fmt.Errorf("%w: own certificate: %w", ErrConnect, err)
+	}
+	if len(cert.Certificate) == 0 {
+		return nil, fmt.Errorf("%w: own certificate is empty", ErrConnect)
+	}
+	r := &race{
+		client: c, view: view, servers: servers, need: need,
+		cert: cert, hash: sha256.Sum256(cert.Certificate[0]),
+	}
+	s, peer, err := r.open(ctx)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	resp, err := s.exchange(ctx, header, body)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	resp.Peer = peer
+	if err := acceptable(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// acceptable lets pass what can carry a message or a fault.
+func acceptable(r *Response) error {
+	contentType := r.Header.Get("Content-Type")
+	kind, _, err := mime.ParseMediaType(contentType)
+	if r.Status == http.StatusOK || r.Status == http.StatusInternalServerError && err == nil && kind == "text/xml" {
+		return nil
+	}
+	return &StatusError{Status: r.Status, ContentType: contentType}
+}
+
+// usable leaves out the candidates that cannot be asked.
+func usable(candidates []*globalconf.Server) ([]*globalconf.Server, error) {
+	var up []*globalconf.Server
+	resting := false
+	for _, s := range candidates {
+		switch {
+		case s.Address == "":
+		case s.Maintenance:
+			resting = true
+		default:
+			up = append(up, s)
+		}
+	}
+	switch {
+	case len(up) > 0:
+		return up, nil
+	case resting:
+		return nil, ErrMaintenance
+	}
+	return nil, fmt.Errorf("%w: no candidate has an address", ErrConnect)
+}
+
+// explain adds ErrTimeout to what happened because time ran out.
+func explain(ctx context.Context, err error) error {
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w: %w", ErrTimeout, ctx.Err(), err)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	}
+	return err
+}
+
+// race is the search for a session with an authenticated peer.
+type race struct {
+	client  *Client
+	view    *globalconf.View
+	servers []*globalconf.Server
+	need    id.Client
+	cert    *tls.Certificate
+	hash    pki.CertHash // of cert
+}
+
+type entrant struct {
+	session session
+	peer    Peer
+	err     error
+	address string
+}
+
+// open returns a session with one of the servers, idle or new.
+func (r *race) open(ctx context.Context) (session, Peer, error) {
+	addresses := r.addresses()
+	set := strings.Join(addresses, " ")
+	favourite := r.client.winner(set)
+	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+	if i := slices.Index(addresses, favourite); i > 0 {
+		addresses[0], addresses[i] = addresses[i], addresses[0]
+	}
+	var errs []error
+	for _, a := range addresses {
+		if s := r.client.pool.get(poolKey{a, r.hash}); s != nil {
+			peer, err := r.verify(ctx, s, a)
+			if err == nil {
+				return s, peer, nil
+			}
+			// The global configuration or the peer's standing has changed since.
+			s.discard()
+			errs = append(errs, err)
+		}
+	}
+	if len(addresses) == 1 {
+		s, peer, err := r.enter(ctx, addresses[0], r.client.connect)
+		if err != nil {
+			return nil, Peer{}, r.lost(append(errs, err))
+		}
+		return s, peer, nil
+	}
+	if addresses[0] == favourite {
+		s, peer, err := r.enter(ctx, favourite, min(retryTimeout, r.client.connect))
+		if err == nil {
+			return s, peer, nil
+		}
+		errs = append(errs, err)
+		addresses = addresses[1:]
+	}
+	first, failed := r.run(ctx, addresses[:min(len(addresses), maxCandidates)])
+	if first == nil {
+		return nil, Peer{}, r.lost(append(errs, failed...))
+	}
+	r.client.remember(set, first.address)
+	return first.session, first.peer, nil
+}
+
+// lost makes one error of what all candidates did.
+func (r *race) lost(errs []error) error {
+	return fmt.Errorf("%w: %w", ErrConnect, errors.Join(errs...))
+}
+
+// addresses returns the distinct addresses of the servers, sorted.
+func (r *race) addresses() []string {
+	var all []string
+	for _, s := range r.servers {
+		all = append(all, s.Address)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// run lets addresses race to an authenticated session. The losers are closed.
+func (r *race) run(ctx context.Context, addresses []string) (*entrant, []error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	arrivals := make(chan entrant)
+	for _, a := range addresses {
+		go func() {
+			s, peer, err := r.enter(ctx, a, r.client.connect)
+			select {
+			case arrivals <- entrant{s, peer, err, a}:
+			case <-ctx.Done():
+				if err == nil {
+					s.discard()
+				}
+			}
+		}()
+	}
+	var errs []error
+	for range addresses {
+		select {
+		case e := <-arrivals:
+			if e.err == nil {
+				return &e, nil
+			}
+			errs = append(errs, e.err)
+		case <-ctx.Done():
+			return nil, append(errs, ctx.Err())
+		}
+	}
+	return nil, errs
+}
+
+// enter connects to one address and authenticates who is there.
+func (r *race) enter(ctx context.Context, address string, timeout time.Duration) (session, Peer, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s, err := r.client.dial(ctx, poolKey{address, r.hash}, r.cert)
+	if err != nil {
+		return nil, Peer{}, fmt.Errorf("%s: %w", address, err)
+	}
+	peer, err := r.verify(ctx, s, address)
+	if err != nil {
+		s.discard()
+		return nil, Peer{}, err
+	}
+	return s, peer, nil
+}
+
+// verify authenticates the peer of a session for this request.
+func (r *race) verify(ctx context.Context, s session, address string) (Peer, error) {
+	peer, err := r.client.verifier.verifyFetching(ctx, r.view, s.certificates(), r.need,
+		func(ctx context.Context, certs []*x509.Certificate) ([][]byte, error) {
+			return r.client.fetchOCSP(ctx, address, certs)
+		})
+	if err != nil {
+		return Peer{}, fmt.Errorf("%s: %w", address, err)
+	}
+	if !slices.ContainsFunc(r.servers, func(s *globalconf.Server) bool { return s.ID == peer.Server.ID }) {
+		return Peer{}, fmt.Errorf("%s: %w", address, refuse(fmt.Errorf("security server %s is there, which was not asked for", peer.Server.ID)))
+	}
+	return peer, nil
+}
+
+// winner returns the address that won the last race of a set, "" if none did.
+func (c *Client) winner(set string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, ok := c.winners[set]
+	if !ok || !c.now().Before(w.until) {
+		return ""
+	}
+	return w.address
+}
+
+func (c *Client) remember(set, address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.winners) >= maxWinners {
+		clear(c.winners) // races are cheap and rare
+	}
+	c.winners[set] = winner{address, c.now().Add(winnerLifetime)}
+}
+
+// dial opens a session with whoever is at an address.
+func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate) (session, error) {
+	if c.pool.isClosed() {
+		return nil, ErrClosed
+	}
+	host := net.JoinHostPort(key.address, strconv.Itoa(c.port))
+	raw, err := c.dialTCP(ctx, "tcp", host)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, clientTLS(key.address, cert))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return &h1{
+		raw: raw, tls: conn, host: host, certs: conn.ConnectionState().PeerCertificates,
+		pool: &c.pool, key: key, max: c.max,
+	}, nil
+}
+
+// clientTLS returns the configuration of an outgoing connection. Go does not
+// verify the peer: it is verified after the handshake, for each request, by
+// X-Road's rules.
+func clientTLS(address string, cert *tls.Certificate) *tls.Config {
+	cfg := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		CipherSuites:       cipherSuites,
+		InsecureSkipVerify: true,
+		// Whatever authorities the peer names, there is one certificate to show.
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil },
+		DynamicRecordSizingDisabled: true,
+	}
+	if strings.Contains(address, ".") && net.ParseIP(address) == nil {
+		cfg.ServerName = address
+	}
+	return cfg
+}
