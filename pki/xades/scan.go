@@ -126,8 +126,11 @@ func (p *Parser) scan(doc []byte) *Signature {
 	if !s.lit(litTime) {
 		return nil
 	}
-	if sig.time, err = time.Parse(timeLayout, string(s.until('<'))); err != nil || s.at-propsAt != len(litTime)+len(timeLayout) ||
-		!s.lit(litSigner) {
+	text = s.until('<')
+	if len(text) != len(timeLayout) || text[19] != '.' { // time.Parse takes a comma, too
+		return nil
+	}
+	if sig.time, err = time.Parse(timeLayout, string(text)); err != nil || !s.lit(litSigner) {
 		return nil
 	}
 	if sig.certWant = s.certReference(); sig.certWant == nil ||

@@ -181,6 +181,9 @@ func prepare(c *Credentials) (*template, error) {
 	return t, nil
 }
 
+// escape makes canonical character data.
+var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
 // certReference returns the digest, issuer and serial number of cert as they
 // stand inside xades:Cert, with its end tag.
 func certReference(cert *x509.Certificate) (string, error) {
@@ -189,7 +192,6 @@ func certReference(cert *x509.Certificate) (string, error) {
 		return "", fmt.Errorf("issuer of certificate: %w", err)
 	}
 	digest := sha512.Sum512(cert.Raw)
-	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 	return litCertDigest + strictBase64.EncodeToString(digest[:]) + litIssuer + escape.Replace(issuer) +
 		litSerial + cert.SerialNumber.String() + litSerialEnd, nil
 }
