@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/sha512"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"kontor/gateway/fault"
+	"kontor/gateway/message"
+	"kontor/gateway/msglog"
+	"kontor/gateway/serverconf"
+	"kontor/gateway/signer"
+	"kontor/gateway/tunnel"
+	"kontor/pki/asic"
+	"kontor/registry/globalconf"
+)
+
+// ServeClient answers requests of local information systems (X-Road: Message
+// Protocol for REST). It is the only place that writes to them.
+func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
+	g.draining.Add(1)
+	defer g.draining.Done()
+	x := &Exchange{Side: "client", Start: g.now(), Remote: r.RemoteAddr}
+	g.metrics.inFlight.WithLabelValues(x.Side).Inc()
+	defer g.metrics.inFlight.WithLabelValues(x.Side).Dec()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+
+	body := newIdleBody(w, r, g.limits.Idle)
+	resp, err := g.clientExchange(ctx, x, r, body)
+	if err == nil {
+		defer resp.body.Close()
+		err = g.answerClient(w, r, x, resp) // 9
+	} else {
+		f := fault.At(fault.ClientProxy, err)
+		x.Err = f
+		body.drain(holdBack)
+		g.refuseClient(w, r, f)
+	}
+	if err != nil && x.Err == nil {
+		x.Err = err
+	}
+	g.finish(x)
+}
+
+// answer is a verified and recorded response.
+type answer struct {
+	*message.Response
+	body *message.Body
+}
+
+// clientExchange carries one request to its provider and returns the verified
+// response, whose body the caller closes. The numbers are those of
+// docs/design/message-path.md.
+func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Request, in io.Reader) (*answer, error) {
+	leave, err := enter(g.client)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	view, err := g.currentView()
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := message.FromHTTP(r, view.Instance(), newUUID) // 1
+	if err != nil {
+		return nil, requestFault(err)
+	}
+	x.note(req)
+	if err := g.conf.Conf().AuthenticateClient(req.Client, r.TLS != nil, peerCertificate(r)); err != nil {
+		return nil, clientFault(req, err)
+	}
+
+	servers, err := providers(view, req) // 2
+	if err != nil {
+		return nil, err
+	}
+	auth, err := g.signer.Auth(view)
+	if err != nil {
+		return nil, fault.Wrap(fault.SSLAuthenticationFailed, err,
+			"Security server has no usable authentication certificate: it must be registered, active and have a fresh OCSP response")
+	}
+
+	tun := g.open(ctx, view, servers, req.Service.Owner()) // 3
+	defer tun.Abort()
+	enc := message.NewEncoder(tun)
+	tun.header = requestHeader(r, req, enc)
+	for _, der := range auth.OCSP {
+		_ = enc.OCSP(der) // the encoder repeats its first error
+	}
+	_ = enc.Head(message.RESTRequest, req.Raw)
+	body, err := g.carry(in, enc, &x.In)
+	if err != nil {
+		return nil, g.requestBroken(tun, err)
+	}
+	defer body.Close()
+
+	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), sha512.Sum512(req.Raw), digests(body)) // 4
+	if err != nil {
+		return nil, signingFault(req.Client, err)
+	}
+	record := msglog.Record{ // 5
+		Time: g.now(), Side: msglog.Client, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
+		ClientServer: g.server, Head: req.Raw, Body: loggable(body), Evidence: *evidence,
+	}
+	if err := g.append(ctx, &record); err != nil {
+		return nil, err
+	}
+
+	if err := sendEvidence(enc, evidence); err != nil { // 6
+		return nil, g.requestBroken(tun, err)
+	}
+	reply, err := tun.Answer()
+	if err != nil {
+		return nil, tunnelFault(req, err)
+	}
+	defer reply.Body.Close()
+	x.Peer = reply.Peer.Server.ID
+
+	resp, received, err := g.readAnswer(reply, x) // 7
+	if err != nil {
+		return nil, err
+	}
+	if _, err = g.verifier.Signature(received, req.Service.Owner(), view, g.now()); err != nil {
+		err = fault.Wrap(signatureCode(err), err, "The response of %s is not signed as it must be", req.Service.LogString())
+	} else if err = resp.Answers(req, message.RequestHash(req.Raw, body)); err != nil {
+		err = fault.Wrap(fault.InconsistentResponse, err, "The response of %s does not belong to the request: %v", req.Service.LogString(), err)
+	} else { // 8
+		err = g.append(ctx, &msglog.Record{
+			Time: g.now(), Side: msglog.Client, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
+			ClientServer: g.server, ServiceServer: x.Peer, Head: resp.Raw, Body: loggable(resp.body), Evidence: *received,
+		})
+	}
+	if err != nil {
+		resp.body.Close()
+		return nil, err
+	}
+	return resp, nil // 9: ServeClient answers
+}
+
+// carry sends a request body on, hashes it and keeps it for the log. No byte
+// means no body. It adds to n what it carried.
+func (g *Gateway) carry(in io.Reader, enc *message.Encoder, n *int64) (*message.Body, error) {
+	body := g.spool.New()
+	if err := copyBody(in, body, enc.BodyWriter(), n); err != nil {
+		body.Close()
+		if asFault(err) == nil && !errors.Is(err, errAnswered) {
+			err = fault.Wrap(fault.IOError, err, "The request body broke off after %d bytes", *n)
+		}
+		return nil, err
+	}
+	return body, nil
+}
+
+// sendEvidence ends a message with its signature. The encoder repeats its first
+// error, so the last call tells.
+func sendEvidence(enc *message.Encoder, e *asic.Evidence) error {
+	if e.Chain != nil {
+		_ = enc.HashChain(e.ChainResult, e.Chain)
+	}
+	_ = enc.Signature(e.Signature)
+	return enc.Close()
+}
+
+// requestBroken tells why a request could not be sent to its end. If the peer
+// answered early, its answer, a fault, is the reason.
+func (g *Gateway) requestBroken(tun *outgoing, err error) error {
+	if !errors.Is(err, errAnswered) {
+		return err
+	}
+	reply, err := tun.Answer()
+	if err != nil {
+		return fault.Wrap(fault.IOError, err, "The connection to the provider's security server broke while the request was sent")
+	}
+	defer reply.Body.Close()
+	resp, _, err := g.readAnswer(reply, &Exchange{})
+	if err != nil {
+		return err
+	}
+	resp.body.Close()
+	return fault.New(fault.InvalidMessage, "The provider's security server answered before it had the whole request")
+}
+
+// answerClient sends the response to the information system. The provider's
+// head is passed on as it is, but for the hop-by-hop headers it cannot have.
+func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchange, resp *answer) error {
+	h := w.Header()
+	for _, f := range resp.Head.Fields {
+		h[f.Name] = append(h[f.Name], f.Value)
+	}
+	if h.Get("Content-Type") == "" {
+		h["Content-Type"] = nil // never guessed
+	}
+	if resp.body.Present() && r.Method != http.MethodHead {
+		h["Content-Length"] = []string{strconv.FormatInt(resp.body.Size(), 10)}
+	}
+	x.Status = resp.Head.Status
+	w.WriteHeader(resp.Head.Status)
+	if !resp.body.Present() || r.Method == http.MethodHead {
+		return nil
+	}
+	body, err := resp.body.Open()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(&idleWriter{w, http.NewResponseController(w), g.limits.Idle}, body)
+	return err
+}
+
+// refuseClient sends a fault in the form that the client accepts.
+func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error) {
+	contentType, body := f.NegotiateREST(strings.Join(r.Header.Values("Accept"), ","))
+	h := w.Header()
+	h["Content-Type"] = []string{contentType}
+	h["X-Road-Error"] = []string{f.Code()}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(f.HTTPStatus())
+	_, _ = w.Write(body) // the client may have gone; the fault is logged anyway
+}
+
+// requestHeader returns the transport headers of a request (X-Road: Message
+// Transport Protocol, section 2.2).
+func requestHeader(r *http.Request, req *message.Request, enc *message.Encoder) http.Header {
+	return http.Header{
+		"Content-Type":            {enc.ContentType()},
+		"X-Hash-Algorithm":        {"SHA-512"},
+		"X-Proxy-Version":         {proxyVersion},
+		"X-Original-Content-Type": {r.Header.Get("Content-Type")},
+		"X-Road-Message-Type":     {"REST"},
+		"X-Road-Request-Id":       {req.RequestID},
+	}
+}
+
+// providers returns the security servers that may be asked for the service.
+func providers(view *globalconf.View, req *message.Request) ([]*globalconf.Server, error) {
+	all := view.Providers(req.Service.Owner())
+	if !req.Server.IsZero() {
+		target, ok := view.Server(req.Server)
+		if !ok {
+			return nil, fault.New(fault.InvalidSecurityServer, "Could not find security server %q", req.Server.LogString())
+		}
+		if !view.Registered(req.Server, req.Service.Owner()) {
+			return nil, fault.New(fault.InvalidSecurityServer, "Security server %q does not serve %q", req.Server.LogString(), req.Service.Owner().LogString())
+		}
+		all = []*globalconf.Server{target}
+	}
+	var up []*globalconf.Server
+	var resting *globalconf.Server
+	for _, s := range all {
+		switch {
+		case s.Address == "":
+		case s.Maintenance:
+			resting = s
+		default:
+			up = append(up, s)
+		}
+	}
+	switch {
+	case len(up) > 0:
+		return up, nil
+	case resting != nil && resting.MaintenanceMessage != "":
+		return nil, fault.New(fault.MaintenanceMode, "Security server %q is in maintenance mode. Message from its administrator: %s",
+			resting.ID.LogString(), resting.MaintenanceMessage)
+	case resting != nil:
+		return nil, fault.New(fault.MaintenanceMode, "Security server %q is in maintenance mode", resting.ID.LogString())
+	}
+	return nil, fault.New(fault.UnknownMember, "Could not find addresses for service provider %q", req.Service.LogString())
+}
+
+// readAnswer reads the peer's answer: a signed response, whose body the caller
+// closes, or the peer's fault as an error.
+func (g *Gateway) readAnswer(reply *tunnel.Response, x *Exchange) (*answer, *asic.Evidence, error) {
+	dec, err := message.NewDecoder(reply.Body, reply.Header.Get("Content-Type"), message.RESTResponse, message.Limits{Body: g.spool.MaxSize})
+	if err != nil {
+		return nil, nil, decodeFault(err)
+	}
+	defer dec.Close()
+	msg := received{dec: dec}
+	if err := msg.readHead(); err != nil {
+		return nil, nil, err
+	}
+	resp, err := message.ReadResponse(msg.head)
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The response head is malformed: %v", err)
+	}
+	if alg := reply.Header.Get("X-Hash-Algorithm"); alg != "SHA-512" {
+		return nil, nil, fault.New(fault.InternalError, "The response is hashed with %q; only SHA-512 is supported", alg)
+	}
+	if err := msg.readRest(g.spool, &x.Out); err != nil {
+		return nil, nil, err
+	}
+	return &answer{resp, msg.body}, msg.evidence(), nil
+}
+
+// clientFault chooses the code for a client that may not use this server.
+func clientFault(req *message.Request, err error) error {
+	switch {
+	case errors.Is(err, serverconf.ErrUnknownClient), errors.Is(err, serverconf.ErrNotRegistered):
+		return fault.Wrap(fault.UnknownMember, err, "Client '%s' not found", req.Client.LogString())
+	}
+	return fault.Wrap(fault.SSLAuthenticationFailed, err, "Client %s is not authenticated: %v", req.Client.LogString(), err)
+}
+
+// signingFault chooses the code for a message that could not be signed.
+func signingFault(who interface{ LogString() string }, err error) error {
+	if errors.Is(err, signer.ErrNoKey) {
+		return fault.Wrap(fault.CannotCreateSignature.In(fault.KeyNotFound), err,
+			"No signing key is usable for %s: it needs an active certificate with a fresh OCSP response", who.LogString())
+	}
+	return fault.Wrap(fault.CannotCreateSignature, err, "Cannot sign for %s", who.LogString())
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"kontor/gateway/message"
+	"kontor/registry/id"
+)
+
+// Exchange is the one record of an exchange on one side: filled along the way
+// and logged once, when it ends. It holds no body and no key.
+type Exchange struct {
+	Side      string // "client" or "server": which proxy
+	Start     time.Time
+	Remote    string
+	MessageID string
+	RequestID string
+	Method    string
+	Path      string // of the service, without the query, which may hold personal data
+	Client    id.Client
+	Service   id.Service
+	Peer      id.SecurityServer
+	Status    int   // of the service's answer, 0 if none came
+	In, Out   int64 // bytes of the bodies: request, response
+	Err       error
+}
+
+func (x *Exchange) note(req *message.Request) {
+	x.MessageID, x.RequestID = req.ID, req.RequestID
+	x.Client, x.Service = req.Client, req.Service
+	x.Method, x.Path = req.Head.Method, req.ServicePath
+}
+
+// finish logs the exchange and counts it.
+func (g *Gateway) finish(x *Exchange) {
+	took := g.now().Sub(x.Start)
+	fields := []zap.Field{
+		zap.String("side", x.Side), zap.String("remote", x.Remote),
+		zap.String("message_id", x.MessageID), zap.String("request_id", x.RequestID),
+		zap.Stringer("client", x.Client), zap.Stringer("service", x.Service),
+		zap.String("method", x.Method), zap.String("path", x.Path), zap.Stringer("peer", x.Peer),
+		zap.Int("status", x.Status), zap.Int64("in", x.In), zap.Int64("out", x.Out), zap.Duration("took", took),
+	}
+	g.metrics.exchange(x, took)
+	if x.Err == nil {
+		g.logger.Info("exchange", fields...)
+		return
+	}
+	if f := asFault(x.Err); f != nil {
+		fields = append(fields, zap.String("fault", f.Code()), zap.String("detail", f.Detail()))
+	}
+	g.logger.Warn("exchange failed", append(fields, zap.Error(x.Err))...)
+}
+
+// idleBody reads a request body under a deadline that every read renews: a
+// sender may take long but not stand still.
+type idleBody struct {
+	body io.Reader
+	ctl  *http.ResponseController
+	idle time.Duration
+}
+
+func newIdleBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *idleBody {
+	return &idleBody{r.Body, http.NewResponseController(w), idle}
+}
+
+func (b *idleBody) Read(p []byte) (int, error) {
+	if err := b.ctl.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
+		return 0, err
+	}
+	n, err := b.body.Read(p)
+	if err == io.EOF {
+		// The server now watches the connection for a hang-up; that read must
+		// not time out while the exchange goes on.
+		if e := b.ctl.SetReadDeadline(time.Time{}); e != nil {
+			return n, e
+		}
+	}
+	return n, err
+}
+
+// drain reads what is left of a request, within bounds: Java security servers
+// write the whole request before they read the answer.
+func (b *idleBody) drain(max int64) {
+	// Whatever goes wrong here ends the connection, not the exchange: its
+	// fault is already known.
+	_, _ = io.CopyN(io.Discard, b, max)
+}

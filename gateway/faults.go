@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"time"
+
+	"kontor/gateway/fault"
+	"kontor/gateway/message"
+	"kontor/gateway/tunnel"
+	"kontor/pki"
+	"kontor/pki/asic"
+	"kontor/pki/ocsp"
+	"kontor/pki/xades"
+)
+
+// asFault returns the fault in err, or nil.
+func asFault(err error) *fault.Error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f
+	}
+	return nil
+}
+
+// requestFault chooses the code for a request of a local system that cannot be
+// carried. X-Road answers all but the missing client with internal_error.
+func requestFault(err error) error {
+	if errors.Is(err, message.ErrMissingClient) {
+		return fault.Wrap(fault.InvalidClientIdentifier, err,
+			"The client identifier is missing: send it in the header X-Road-Client, as instance/class/member/subsystem")
+	}
+	return fault.Wrap(fault.InternalError, err, "Malformed request: %v", err)
+}
+
+// tunnelFault chooses the code for a request that found no way to its provider.
+func tunnelFault(req *message.Request, err error) error {
+	service := req.Service.LogString()
+	var status *tunnel.StatusError
+	switch {
+	case errors.Is(err, tunnel.ErrPeer):
+		return fault.Wrap(fault.SSLAuthenticationFailed, err,
+			"The security server of %s is not authenticated: %v", service, err)
+	case errors.Is(err, tunnel.ErrConnect):
+		return fault.Wrap(fault.NetworkError, err, "No security server of %s could be reached", service)
+	case errors.As(err, &status):
+		return fault.Wrap(fault.HTTPError, err, "The security server of %s answered with HTTP status %d", service, status.Status)
+	case errors.Is(err, tunnel.ErrTimeout):
+		return fault.Wrap(fault.IOError, err, "The security server of %s did not answer in time", service)
+	}
+	return fault.Wrap(fault.IOError, err, "The exchange with the security server of %s broke off", service)
+}
+
+// signatureCode chooses the code for a message whose signature does not hold
+// (X-Road: codes below signature_verification).
+func signatureCode(err error) fault.Code {
+	for _, c := range []struct {
+		err  error
+		code fault.Code
+	}{
+		{asic.ErrMalformedHashChain, fault.MalformedHashChain},
+		{asic.ErrHashChainRef, fault.InvalidHashChainRef},
+		{asic.ErrUnusedInputs, fault.HashChainUnusedInputs},
+		{asic.ErrHashChain, fault.InvalidHashChain},
+		{asic.ErrCoverage, fault.InvalidReference},
+		{asic.ErrSigner, fault.IncorrectCertificate},
+		{xades.ErrReference, fault.InvalidReference},
+		{xades.ErrSignature, fault.InvalidSignatureValue},
+		{xades.ErrMalformed, fault.MalformedSignature},
+		{xades.ErrUnsupported, fault.MalformedSignature},
+		{ocsp.ErrRevoked, fault.CertValidation},
+		{ocsp.ErrUnknown, fault.CertValidation},
+		{ocsp.ErrUnavailable, fault.CertValidation},
+		{ocsp.ErrStale, fault.IncorrectValidationInfo},
+		{ocsp.ErrMismatch, fault.IncorrectValidationInfo},
+		{ocsp.ErrUntrusted, fault.IncorrectValidationInfo},
+		{ocsp.ErrMalformed, fault.IncorrectValidationInfo},
+		{pki.ErrNoAuthority, fault.CannotCreateCertPath},
+		{pki.ErrExpired, fault.CannotCreateCertPath},
+		{pki.ErrNotYetValid, fault.CannotCreateCertPath},
+		{pki.ErrBadChain, fault.CannotCreateCertPath},
+	} {
+		if errors.Is(err, c.err) {
+			return fault.SignatureVerification.In(c.code)
+		}
+	}
+	return fault.SignatureVerification.In(fault.InvalidSignatureValue)
+}
+
+// peerCertificate returns the certificate that the other end presented, if any.
+func peerCertificate(r *http.Request) *x509.Certificate {
+	if chain := peerChain(r); len(chain) > 0 {
+		return chain[0]
+	}
+	return nil
+}
+
+func peerChain(r *http.Request) []*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.PeerCertificates
+}
+
+// idleWriter sends an answer under a deadline that every write renews.
+type idleWriter struct {
+	w    http.ResponseWriter
+	ctl  *http.ResponseController
+	idle time.Duration
+}
+
+func (i *idleWriter) Write(p []byte) (int, error) {
+	if err := i.ctl.SetWriteDeadline(time.Now().Add(i.idle)); err != nil {
+		return 0, err
+	}
+	return i.w.Write(p)
+}

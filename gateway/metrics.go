@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kontor/gateway/fault"
+)
+
+// Metrics are the Prometheus collectors of the message path. Labels are
+// bounded: never a client, a service or a message.
+type Metrics struct {
+	exchanges *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	bytes     *prometheus.CounterVec
+	inFlight  *prometheus.GaugeVec
+}
+
+// NewMetrics returns collectors that are not registered yet.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kontor_exchanges_total", Help: "Exchanges ended, by side (client or server proxy) and fault code (empty: none).",
+		}, []string{"side", "fault"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kontor_exchange_seconds", Help: "Duration of exchanges, by side.",
+			Buckets: []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"side"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kontor_body_bytes_total", Help: "Bytes of message bodies carried, by side and direction (request or response).",
+		}, []string{"side", "direction"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kontor_exchanges_in_flight", Help: "Exchanges under way, by side.",
+		}, []string{"side"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.exchanges.Describe(ch)
+	m.seconds.Describe(ch)
+	m.bytes.Describe(ch)
+	m.inFlight.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.exchanges.Collect(ch)
+	m.seconds.Collect(ch)
+	m.bytes.Collect(ch)
+	m.inFlight.Collect(ch)
+}
+
+func (m *Metrics) exchange(x *Exchange, took time.Duration) {
+	m.exchanges.WithLabelValues(x.Side, faultLabel(x.Err)).Inc()
+	m.seconds.WithLabelValues(x.Side).Observe(took.Seconds())
+	m.bytes.WithLabelValues(x.Side, "request").Add(float64(x.In))
+	m.bytes.WithLabelValues(x.Side, "response").Add(float64(x.Out))
+}
+
+// faultLabel returns the last part of the fault code, if it is one of ours: a
+// peer's own invention must not become a label.
+func faultLabel(err error) string {
+	f := asFault(err)
+	if f == nil {
+		if err != nil {
+			return "aborted" // the answer did not reach its reader
+		}
+		return ""
+	}
+	if code := lastPart(fault.Normalise(f.Code())); slices.ContainsFunc(fault.Table(), func(e fault.Entry) bool {
+		return lastPart(string(e.Code)) == code
+	}) {
+		return code
+	}
+	return "other"
+}
+
+func lastPart(code string) string { return code[strings.LastIndexByte(code, '.')+1:] }

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"crypto/sha512"
+	"errors"
+	"io"
+	"sync"
+
+	"kontor/gateway/fault"
+	"kontor/gateway/message"
+	"kontor/pki/asic"
+)
+
+const copySize = 64 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// received is a message taken from the tunnel, part by part.
+type received struct {
+	dec  *message.Decoder
+	ocsp [][]byte
+	head []byte
+	body *message.Body // never nil once readRest has returned without error
+
+	chainResult, chain, signature []byte
+}
+
+// readHead reads up to and including the message head.
+func (m *received) readHead() error {
+	for {
+		part, err := m.dec.Next()
+		if err != nil {
+			return decodeFault(err)
+		}
+		content, err := part.ReadAll()
+		if err != nil {
+			return decodeFault(err)
+		}
+		switch part.Kind {
+		case message.OCSP:
+			m.ocsp = append(m.ocsp, content)
+		case message.Fault:
+			return peerFault(content)
+		default: // the decoder lets no other kind of head through
+			m.head = content
+			return nil
+		}
+	}
+}
+
+// readRest reads body, hash chain and signature to the end of the message. The
+// caller closes the body.
+func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
+	m.body = spool.New()
+	defer func() {
+		if err != nil {
+			m.body.Close()
+			m.body = nil
+		}
+	}()
+	for {
+		part, err := m.dec.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return decodeFault(err)
+		}
+		if part.Kind == message.RESTBody {
+			m.body.MarkPresent() // an empty part is a body, too
+			if err := copyBody(part.Reader, m.body, nil, n); err != nil {
+				if asFault(err) == nil {
+					err = decodeFault(err)
+				}
+				return err
+			}
+			continue
+		}
+		content, err := part.ReadAll()
+		if err != nil {
+			return decodeFault(err)
+		}
+		switch part.Kind {
+		case message.HashChainResult:
+			m.chainResult = content
+		case message.HashChain:
+			m.chain = content
+		case message.Signature:
+			m.signature = content
+		case message.Fault:
+			return peerFault(content)
+		default:
+			return fault.New(fault.ServiceFailed.In(fault.InvalidContentType), "The message has a part that is not of a REST message: %s", part.Kind)
+		}
+	}
+}
+
+// copyBody reads in to its end: into body, which hashes and keeps it, and to
+// next, if there is one. It adds to n what it carried. Errors of body are
+// faults, those of in and next come as they are.
+func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		k, err := in.Read(buf[:])
+		if k > 0 {
+			*n += int64(k)
+			if _, e := body.Write(buf[:k]); e != nil {
+				return bodyFault(e)
+			}
+			if next != nil {
+				if _, e := next.Write(buf[:k]); e != nil {
+					return e
+				}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// loggable returns a body as the log wants it: nil if there is none.
+func loggable(body *message.Body) *message.Body {
+	if !body.Present() {
+		return nil
+	}
+	return body
+}
+
+// evidence returns what the message proves, as received.
+func (m *received) evidence() *asic.Evidence {
+	return &asic.Evidence{
+		Message: sha512.Sum512(m.head), Attachments: digests(m.body),
+		Signature: m.signature, ChainResult: m.chainResult, Chain: m.chain,
+	}
+}
+
+// digests returns the digests of the attachments that a body is: one or none.
+func digests(body *message.Body) []asic.Digest {
+	if !body.Present() {
+		return nil
+	}
+	return []asic.Digest{body.Digest()}
+}
+
+// peerFault passes on the fault that a peer sent.
+func peerFault(soap []byte) error {
+	f, err := fault.ParseSOAP(soap)
+	if err != nil {
+		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The peer answered with XML that is not a fault")
+	}
+	return f
+}
+
+// decodeFault chooses the code for a message that is not in the transport form.
+func decodeFault(err error) error {
+	code := fault.MIMEParsingFailed
+	switch {
+	case errors.Is(err, message.ErrContentType):
+		code = fault.InvalidContentType
+	case errors.Is(err, message.ErrMissingSignature):
+		return fault.Wrap(fault.MissingSignature, err, "The message has no signature")
+	case errors.Is(err, message.ErrMissingHead):
+		return fault.Wrap(fault.MissingREST, err, "The message has no REST head")
+	case errors.Is(err, message.ErrAfterSignature), errors.Is(err, message.ErrUnexpectedPart):
+		code = fault.InvalidMessage
+	case errors.Is(err, message.ErrMalformed), errors.Is(err, message.ErrTooLarge):
+	default:
+		return fault.Wrap(fault.IOError, err, "The message broke off")
+	}
+	return fault.Wrap(fault.ServiceFailed.In(code), err, "The message is malformed: %v", err)
+}
+
+// bodyFault chooses the code for a body that could not be kept.
+func bodyFault(err error) error {
+	switch {
+	case errors.Is(err, message.ErrTooLarge):
+		return fault.Wrap(fault.LoggingFailed, err, "The body is larger than this security server logs: %v", err)
+	case errors.Is(err, message.ErrNoSpace):
+		return fault.Wrap(fault.LoggingFailed, err, "The disk for message bodies is full")
+	}
+	return fault.Wrap(fault.IOError, err, "The body could not be stored")
+}

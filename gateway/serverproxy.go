@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/sha512"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"kontor/gateway/fault"
+	"kontor/gateway/message"
+	"kontor/gateway/msglog"
+)
+
+// ServeServer answers requests of other security servers (X-Road: Message
+// Transport Protocol). It is the only place that writes to them.
+func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
+	g.draining.Add(1)
+	defer g.draining.Done()
+	x := &Exchange{Side: "server", Start: g.now(), Remote: r.RemoteAddr}
+	g.metrics.inFlight.WithLabelValues(x.Side).Inc()
+	defer g.metrics.inFlight.WithLabelValues(x.Side).Dec()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+
+	body := newIdleBody(w, r, g.limits.Idle)
+	out := &responseWriter{w: w, ctl: http.NewResponseController(w), idle: g.limits.Idle}
+	if err := g.serverExchange(ctx, x, r, body, out); err != nil {
+		f := fault.At(fault.ServerProxy, err)
+		x.Err = f
+		body.drain(holdBack)
+		out.refuse(f)
+	}
+	g.finish(x)
+}
+
+// serverExchange takes one request from another security server, has the
+// service answer it and sends the signed response. The numbers are those of
+// docs/design/message-path.md.
+func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Request, in io.Reader, out *responseWriter) error {
+	leave, err := enter(g.provider)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if r.Method != http.MethodPost {
+		return fault.New(fault.InvalidHTTPMethod, "Must use POST request method instead of %s", r.Method)
+	}
+	view, err := g.currentView()
+	if err != nil {
+		return err
+	}
+	if kind := r.Header.Get("X-Road-Message-Type"); kind != "REST" {
+		return fault.New(fault.InvalidRequest, "This security server carries REST messages only, not %q", kind)
+	}
+	if alg := r.Header.Get("X-Hash-Algorithm"); alg != "SHA-512" {
+		return fault.New(fault.InternalError, "The message is hashed with %q; only SHA-512 is supported", alg)
+	}
+
+	dec, err := message.NewDecoder(in, r.Header.Get("Content-Type"), message.RESTRequest, message.Limits{Body: g.spool.MaxSize}) // 1
+	if err != nil {
+		return decodeFault(err)
+	}
+	defer dec.Close()
+	msg := received{dec: dec}
+	if err := msg.readHead(); err != nil {
+		return err
+	}
+	req, err := message.ReadRequest(msg.head, r.Header.Get("X-Road-Request-Id"))
+	if err != nil {
+		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The request head is malformed: %v", err)
+	}
+	x.note(req)
+
+	if len(msg.ocsp) == 0 { // 2
+		return fault.New(fault.ServiceFailed.In(fault.SSLAuthenticationFailed),
+			"Cannot verify TLS certificate, corresponding OCSP response is missing")
+	}
+	peer, err := g.peers.Verify(ctx, view, peerChain(r), msg.ocsp, req.Client)
+	if err != nil {
+		return fault.Wrap(fault.ServiceFailed.In(fault.SSLAuthenticationFailed), err,
+			"Security server of client %s is not authenticated: %v", req.Client.LogString(), err)
+	}
+	x.Peer = peer.Server.ID
+
+	if err := msg.readRest(g.spool, &x.In); err != nil { // 3
+		return err
+	}
+	defer msg.body.Close()
+
+	evidence := msg.evidence() // 4
+	if _, err := g.verifier.Signature(evidence, req.Client, view, g.now()); err != nil {
+		return fault.Wrap(signatureCode(err), err, "The request of %s is not signed as it must be: %v", req.Client.LogString(), err)
+	}
+
+	service, err := g.authorise(view, req) // 5
+	if err != nil {
+		return err
+	}
+
+	if err := g.append(ctx, &msglog.Record{ // 6
+		Time: g.now(), Side: msglog.Server, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: req.Raw, Body: loggable(msg.body), Evidence: *evidence,
+	}); err != nil {
+		return err
+	}
+
+	enc := message.NewEncoder(out) // 7
+	out.begin(enc)
+	answer, err := g.call(ctx, service, req, msg.body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	x.Status = answer.StatusCode
+	resp, err := message.NewResponse(req, message.RequestHash(req.Raw, msg.body), answer.StatusCode, reason(answer), answer.Header)
+	if err != nil {
+		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "Service %s gave a malformed answer: %v", req.Service.LogString(), err)
+	}
+	_ = enc.Head(message.RESTResponse, resp.Raw) // the encoder repeats its first error
+	body, err := g.carryAnswer(answer, enc, &x.Out)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+
+	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), digests(body)) // 8
+	if err != nil {
+		return signingFault(req.Service.Owner(), err)
+	}
+	if err := g.append(ctx, &msglog.Record{
+		Time: g.now(), Side: msglog.Server, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: resp.Raw, Body: loggable(body), Evidence: *signed,
+	}); err != nil {
+		return err
+	}
+	if err := sendEvidence(enc, signed); err != nil {
+		return fault.Wrap(fault.IOError, err, "The response could not be sent")
+	}
+	return nil
+}
+
+// responseWriter sends the answer to a peer: a multipart message once it has
+// begun, before that a plain fault (X-Road: Message Transport Protocol,
+// section 2.4).
+type responseWriter struct {
+	w    http.ResponseWriter
+	ctl  *http.ResponseController
+	idle time.Duration
+	enc  *message.Encoder // nil until begin
+}
+
+func (o *responseWriter) begin(enc *message.Encoder) {
+	h := o.w.Header()
+	h["Content-Type"] = []string{enc.ContentType()}
+	// Java reads this name from a case-sensitive map.
+	h["x-hash-algorithm"] = []string{"SHA-512"}
+	o.enc = enc
+}
+
+func (o *responseWriter) Write(p []byte) (int, error) {
+	if err := o.ctl.SetWriteDeadline(time.Now().Add(o.idle)); err != nil {
+		return 0, err
+	}
+	return o.w.Write(p)
+}
+
+// refuse sends a fault. Peers take faults with status 200 only.
+func (o *responseWriter) refuse(f *fault.Error) {
+	if o.enc != nil {
+		_ = o.enc.Fault(f.SOAP())
+		_ = o.enc.Close() // the peer may have gone; the fault is logged anyway
+		return
+	}
+	body := f.SOAP()
+	h := o.w.Header()
+	h["Content-Type"] = []string{"text/xml;charset=utf-8"}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	o.w.WriteHeader(http.StatusOK)
+	_, _ = o.Write(body)
+}

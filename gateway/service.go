@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"kontor/gateway/fault"
+	"kontor/gateway/message"
+	"kontor/gateway/serverconf"
+	"kontor/registry/globalconf"
+	"kontor/registry/id"
+)
+
+// authorise finds the service and the right to call it.
+func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serverconf.Service, error) {
+	conf := g.conf.Conf()
+	owner, ok := conf.Client(req.Service.Owner())
+	if !ok || owner.Status != serverconf.Registered {
+		return nil, fault.New(fault.ServiceFailed.In(fault.UnknownMember), "Client '%s' not found", req.Service.Owner().LogString())
+	}
+	service, ok := conf.Service(req.Service)
+	if !ok {
+		return nil, fault.New(fault.UnknownService, "Unknown service: %s", req.Service.LogString())
+	}
+	if service.Type == serverconf.WSDL {
+		return nil, fault.New(fault.ServiceType, "Service is a SOAP service and cannot be called using REST interface")
+	}
+	if err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup); err != nil {
+		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s", req.Service.LogString())
+	}
+	if service.DisabledNotice != nil {
+		return nil, fault.New(fault.ServiceDisabled, "Service %s is disabled: %s", req.Service.LogString(), *service.DisabledNotice)
+	}
+	return service, nil
+}
+
+// call asks the service. The request is the one that was authorised, byte for
+// byte, and redirects are answers like any other.
+func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.Request, body *message.Body) (*http.Response, error) {
+	target, err := serviceURL(s.URL, req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, patience := newPatience(ctx)
+	patience.wait(s.Timeout)
+	out := &http.Request{
+		Method: req.Head.Method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"User-Agent": nil}, // nil: none is added
+	}
+	for _, f := range req.Head.Fields {
+		out.Header[f.Name] = append(out.Header[f.Name], f.Value)
+	}
+	if body.Present() {
+		content, err := body.Open()
+		if err != nil {
+			patience.end()
+			return nil, bodyFault(err)
+		}
+		out.Body, out.ContentLength = content, body.Size()
+	}
+	resp, err := g.services.of(g, s).RoundTrip(out.WithContext(ctx))
+	if err != nil {
+		defer patience.end()
+		return nil, serviceFault(s, context.Cause(ctx), err)
+	}
+	resp.Body = &patientBody{resp.Body, patience, s.Timeout}
+	return resp, nil
+}
+
+// serviceURL joins the service's URL and the path and query of the request,
+// which must come out of it as they went in.
+func serviceURL(base string, req *message.Request) (*url.URL, error) {
+	if base == "" {
+		return nil, fault.New(fault.ServiceMissingURL, "Service address not specified for '%s'", req.Service.LogString())
+	}
+	target := req.ServiceTarget()
+	if strings.HasSuffix(base, "/") {
+		target = strings.TrimPrefix(target, "/")
+	}
+	u, err := url.Parse(base + target)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return nil, fault.Wrap(fault.ServiceMalformedURL, err, "The address of service '%s' is not a plain http or https URL", req.Service.LogString())
+	}
+	if !strings.HasSuffix(u.RequestURI(), target) {
+		return nil, fault.New(fault.ServiceMalformedURL, "The request path cannot be forwarded unchanged")
+	}
+	return u, nil
+}
+
+// serviceFault chooses the code for a service that gave no answer. The public
+// text names no internal address.
+func serviceFault(s *serverconf.Service, cause, err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	name := s.ID.LogString()
+	switch {
+	case cause == errSilence:
+		return fault.Wrap(fault.IOError, errors.Join(cause, err), "Service %s did not answer within %s", name, s.Timeout)
+	case errors.As(err, &dns):
+		return fault.Wrap(fault.UnknownHost, err, "The host of service %s is not known", name)
+	case errors.Is(err, errServiceCertificate):
+		return fault.Wrap(fault.SSLAuthenticationFailed, err,
+			"Service %s presented a TLS certificate that its provider has not registered", name)
+	case errors.As(err, &op) && op.Op == "dial":
+		return fault.Wrap(fault.NetworkError, err, "Service %s did not accept the connection", name)
+	}
+	return fault.Wrap(fault.IOError, err, "Service %s gave no proper answer", name)
+}
+
+// carryAnswer sends a service's body on, hashes it and keeps it for the log.
+func (g *Gateway) carryAnswer(answer *http.Response, enc *message.Encoder, n *int64) (*message.Body, error) {
+	if answer.Body == http.NoBody || answer.Request.Method == http.MethodHead ||
+		answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified {
+		return g.spool.New(), nil
+	}
+	body := g.spool.New()
+	body.MarkPresent()
+	_ = enc.StartBody() // the encoder repeats its first error
+	if err := copyBody(answer.Body, body, enc.BodyWriter(), n); err != nil {
+		body.Close()
+		if asFault(err) == nil {
+			err = fault.Wrap(fault.IOError, err, "The answer of the service broke off after %d bytes", *n)
+		}
+		return nil, err
+	}
+	return body, nil
+}
+
+// reason returns the reason phrase of a status line.
+func reason(r *http.Response) string {
+	_, phrase, _ := strings.Cut(r.Status, " ")
+	return phrase
+}
+
+// serviceClients keeps connections to services: one pool per owner, as its
+// certificates decide whom to trust.
+type serviceClients struct {
+	mu    sync.Mutex
+	pools map[servicePool]*http.Transport
+}
+
+type servicePool struct {
+	owner  id.Client
+	verify bool
+}
+
+var errServiceCertificate = errors.New("certificate is not among those registered for the provider's information systems")
+
+func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
+	key := servicePool{s.ID.Owner(), s.VerifyTLS}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.pools[key]; t != nil {
+		return t
+	}
+	if c.pools == nil {
+		c.pools = map[servicePool]*http.Transport{}
+	}
+	t := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: serviceConnectTimeout}).DialContext,
+		TLSHandshakeTimeout:    serviceConnectTimeout,
+		DisableCompression:     true, // what the service sent is what is signed
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize:        32 << 10,
+		ReadBufferSize:         32 << 10,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// X-Road trusts an information system by its registered certificate,
+			// not by a chain or a host name.
+			InsecureSkipVerify: true,
+			VerifyConnection: func(cs tls.ConnectionState) error {
+				if !key.verify {
+					return nil
+				}
+				owner, ok := g.conf.Conf().Client(key.owner)
+				if ok && len(cs.PeerCertificates) > 0 && trusts(owner.Certificates, cs.PeerCertificates[0]) {
+					return nil
+				}
+				return errServiceCertificate
+			},
+		},
+	}
+	c.pools[key] = t
+	return t
+}
+
+// serviceConnectTimeout bounds connecting to a service: a provider's own
+// network is near.
+const serviceConnectTimeout = 30 * time.Second
+
+func trusts(registered []*x509.Certificate, leaf *x509.Certificate) bool {
+	for _, c := range registered {
+		if bytes.Equal(c.Raw, leaf.Raw) {
+			return true
+		}
+	}
+	return false
+}
