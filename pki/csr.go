@@ -18,6 +18,9 @@ var oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 // authentication, nonRepudiation and keyCertSign for signing; and for dnsNames
 // as subject alternative names, if there are any.
 func (k *Key) CSR(rawSubject []byte, dnsNames []string) ([]byte, error) {
+	if _, err := parseSubject(rawSubject); err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
 	usage := asn1.BitString{Bytes: []byte{1<<7 | 1<<5 | 1<<4}, BitLength: 4}
 	if k.usage == Signing {
 		usage = asn1.BitString{Bytes: []byte{1<<6 | 1<<2}, BitLength: 6}

@@ -96,12 +96,20 @@ const (
 // concurrent use. Several processes may have the same token open; one that
 // missed another's change gets ErrChanged when it tries one of its own.
 type Token struct {
-	dir string
+	dir  string
+	seal sealer
 
 	mu    sync.RWMutex // guards all below and the certificates of keys
 	pin   []byte
 	index index
 	keys  []*Key
+}
+
+// sealer encrypts a PKCS#8 key with a PIN.
+type sealer func(der, pin []byte) (*pem.Block, error)
+
+func seal(der, pin []byte) (*pem.Block, error) {
+	return pemutil.EncryptPKCS8PrivateKey(rand.Reader, der, pin, x509.PEMCipherAES256)
 }
 
 // Key is a key of a token.
@@ -140,7 +148,9 @@ type certEntry struct {
 
 // CreateToken makes a new token in dir, which is created if need be and must not
 // hold a token yet (ErrTokenExists). The PIN must not be empty.
-func CreateToken(dir string, pin []byte) (*Token, error) {
+func CreateToken(dir string, pin []byte) (*Token, error) { return createToken(dir, pin, seal) }
+
+func createToken(dir string, pin []byte, seal sealer) (*Token, error) {
 	if err := checkPIN(pin); err != nil {
 		return nil, err
 	}
@@ -160,7 +170,7 @@ func CreateToken(dir string, pin []byte) (*Token, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("create token: %w", err)
 	}
-	t := &Token{dir: dir, pin: slices.Clone(pin), index: index{Format: formatMajor}}
+	t := &Token{dir: dir, seal: seal, pin: slices.Clone(pin), index: index{Format: formatMajor}}
 	probe, err := P256.generate()
 	if err != nil {
 		return nil, fmt.Errorf("create token: %w", err)
@@ -192,7 +202,7 @@ func OpenToken(dir string, pin []byte) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open token: %w", err)
 	}
-	t := &Token{dir: dir, pin: slices.Clone(pin), index: idx}
+	t := &Token{dir: dir, seal: seal, pin: slices.Clone(pin), index: idx}
 	if _, err := t.readKey(idx.PINFile, pin); err != nil {
 		return nil, fmt.Errorf("open token %s: %w", dir, err)
 	}
@@ -551,7 +561,7 @@ func (t *Token) writeKey(name string, key crypto.Signer, pin []byte) (file strin
 	if err != nil {
 		return "", err
 	}
-	block, err := pemutil.EncryptPKCS8PrivateKey(rand.Reader, der, pin, x509.PEMCipherAES256)
+	block, err := t.seal(der, pin)
 	if err != nil {
 		return "", err
 	}
