@@ -5,7 +5,9 @@ package xades
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -43,7 +45,7 @@ var keywords = map[string]string{
 // Java's X500Principal.getName() prints it: last RDN first, no spaces, every
 // special character escaped by a backslash wherever it stands.
 func distinguishedName(der []byte) (string, error) {
-	malformed := fmt.Errorf("distinguished name is not DER")
+	malformed := errors.New("distinguished name is not DER")
 	in := cryptobyte.String(der)
 	var rdns cryptobyte.String
 	if !in.ReadASN1(&rdns, cbasn1.SEQUENCE) || !in.Empty() {
@@ -57,64 +59,56 @@ func distinguishedName(der []byte) (string, error) {
 		}
 		var b strings.Builder
 		for !rdn.Empty() {
-			var ava, element, value cryptobyte.String
-			var oid oidString
+			var ava, value cryptobyte.String
 			var tag cbasn1.Tag
-			if !rdn.ReadASN1(&ava, cbasn1.SEQUENCE) || !oid.read(&ava) ||
-				!ava.ReadAnyASN1Element(&element, &tag) || !ava.Empty() {
+			if !rdn.ReadASN1(&ava, cbasn1.SEQUENCE) {
 				return "", malformed
 			}
-			element0 := element
-			if !element0.ReadAnyASN1(&value, &tag) {
+			oid, ok := readOID(&ava)
+			element := ava
+			if !ok || !ava.ReadAnyASN1(&value, &tag) || !ava.Empty() {
 				return "", malformed
 			}
 			if b.Len() > 0 {
 				b.WriteByte('+')
 			}
-			writeAttribute(&b, string(oid), tag, value, element)
+			writeAttribute(&b, oid, tag, value, element)
 		}
 		parts = append(parts, b.String())
 	}
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
+	slices.Reverse(parts)
 	return strings.Join(parts, ","), nil
 }
 
-type oidString string
-
-func (o *oidString) read(in *cryptobyte.String) bool {
+// readOID reads an object identifier in dotted form.
+func readOID(in *cryptobyte.String) (string, bool) {
 	var raw cryptobyte.String
-	if !in.ReadASN1(&raw, cbasn1.OBJECT_IDENTIFIER) || len(raw) == 0 || len(raw) > 64 {
-		return false
+	if !in.ReadASN1(&raw, cbasn1.OBJECT_IDENTIFIER) || len(raw) == 0 || len(raw) > 64 || raw[len(raw)-1]&0x80 != 0 {
+		return "", false
 	}
 	var b strings.Builder
 	var v uint64
-	first := true
-	for i, c := range raw {
+	for _, c := range raw {
 		if v >= 1<<56 {
-			return false
+			return "", false
 		}
 		v = v<<7 | uint64(c&0x7f)
-		if c&0x80 != 0 {
-			if i == len(raw)-1 {
-				return false
-			}
+		switch {
+		case c&0x80 != 0:
 			continue
-		}
-		if first {
-			first = false
+		case b.Len() == 0: // the first two numbers, together
 			top := min(v/40, 2)
 			fmt.Fprintf(&b, "%d.%d", top, v-40*top)
-		} else {
+		default:
 			fmt.Fprintf(&b, ".%d", v)
 		}
 		v = 0
 	}
-	*o = oidString(b.String())
-	return true
+	return b.String(), true
 }
 
+// writeAttribute writes type and value; element is the value's whole DER, shown
+// in hex where the type has no keyword or the value is no text.
 func writeAttribute(b *strings.Builder, oid string, tag cbasn1.Tag, value, element []byte) {
 	text, ok := decodeString(tag, value)
 	keyword := keywords[oid]
