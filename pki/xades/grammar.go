@@ -5,7 +5,7 @@ package xades
 // Namespaces.
 const (
 	nsASiC    = "http://uri.etsi.org/02918/v1.2.1#"
-	nsASiCOld = "http://uri.etsi.org/02918/v1.1.1#" // on documents of X-Road before 6.x
+	nsASiCOld = "http://uri.etsi.org/02918/v1.1.1#" // on old X-Road documents
 	nsDS      = "http://www.w3.org/2000/09/xmldsig#"
 	nsXAdES   = "http://uri.etsi.org/01903/v1.3.2#"
 )
