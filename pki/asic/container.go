@@ -302,7 +302,8 @@ func readEntry(f *zip.File, limit int64) ([]byte, error) {
 // beginning, entry by entry, as from the directory at its end: tools that
 // differ in which of the two they follow must not see different messages.
 func readArchive(r io.ReaderAt, size int64) ([]*zip.File, error) {
-	if err := checkDirectory(r, size); err != nil {
+	directory, err := findDirectory(r, size)
+	if err != nil {
 		return nil, err
 	}
 	z, err := zip.NewReader(r, size)
@@ -331,8 +332,7 @@ func readArchive(r io.ReaderAt, size int64) ([]*zip.File, error) {
 			return nil, fmt.Errorf("%.100q: %w", f.Name, err)
 		}
 	}
-	var sig [4]byte
-	if _, err := r.ReadAt(sig[:], pos); err != nil || len(files) == 0 || string(sig[:]) != "PK\x01\x02" {
+	if pos != directory || len(files) == 0 {
 		return nil, errors.New("bytes outside the entries")
 	}
 	return files, nil
@@ -340,40 +340,34 @@ func readArchive(r io.ReaderAt, size int64) ([]*zip.File, error) {
 
 var le = binary.LittleEndian
 
-// checkDirectory bounds the number of entries before the archive is read, and
-// demands that nothing follows it.
-func checkDirectory(r io.ReaderAt, size int64) error {
-	const eocd = 22
-	var buf [eocd]byte
+// findDirectory returns where the directory starts. It bounds the number of
+// entries before the archive is read, and demands that the directory is the
+// last thing in it.
+func findDirectory(r io.ReaderAt, size int64) (int64, error) {
+	const end = 22
+	var buf [end]byte
 	for _, comment := range []int{0, len(zipComment)} {
-		at := size - eocd - int64(comment)
+		at := size - end - int64(comment)
 		if at < 0 {
 			break
 		}
 		if _, err := r.ReadAt(buf[:], at); err != nil {
-			return err
+			return 0, err
 		}
 		if string(buf[:4]) != "PK\x05\x06" || int(le.Uint16(buf[20:])) != comment {
 			continue
 		}
-		count := uint64(le.Uint16(buf[10:]))
-		if count == 0xffff {
-			var err error
-			if count, err = zip64Count(r, at); err != nil {
-				return err
-			}
+		if le.Uint16(buf[10:]) == 0xffff || le.Uint32(buf[16:]) == 1<<32-1 {
+			return findDirectory64(r, at)
 		}
-		if count > maxEntries {
-			return fmt.Errorf("%d entries", count)
-		}
-		return nil
+		return directoryAt(uint64(le.Uint16(buf[10:])), uint64(le.Uint32(buf[16:])), uint64(le.Uint32(buf[12:])), at)
 	}
-	return zip.ErrFormat
+	return 0, zip.ErrFormat
 }
 
-// zip64Count reads the number of entries of a large archive; at is where its
-// end record starts.
-func zip64Count(r io.ReaderAt, at int64) (uint64, error) {
+// findDirectory64 is findDirectory for an archive of more than 4 GiB, whose
+// ordinary end record starts at.
+func findDirectory64(r io.ReaderAt, at int64) (int64, error) {
 	const locator, record = 20, 56
 	var buf [record]byte
 	if at < locator+record {
@@ -382,8 +376,8 @@ func zip64Count(r io.ReaderAt, at int64) (uint64, error) {
 	if _, err := r.ReadAt(buf[:locator], at-locator); err != nil {
 		return 0, err
 	}
-	start := int64(le.Uint64(buf[8:]))
-	if string(buf[:4]) != "PK\x06\x07" || start != at-locator-record {
+	start := at - locator - record
+	if string(buf[:4]) != "PK\x06\x07" || le.Uint64(buf[8:]) != uint64(start) {
 		return 0, zip.ErrFormat
 	}
 	if _, err := r.ReadAt(buf[:], start); err != nil {
@@ -392,7 +386,17 @@ func zip64Count(r io.ReaderAt, at int64) (uint64, error) {
 	if string(buf[:4]) != "PK\x06\x06" {
 		return 0, zip.ErrFormat
 	}
-	return le.Uint64(buf[32:]), nil
+	return directoryAt(le.Uint64(buf[32:]), le.Uint64(buf[48:]), le.Uint64(buf[40:]), start)
+}
+
+func directoryAt(entries, offset, length uint64, end int64) (int64, error) {
+	if entries > maxEntries {
+		return 0, fmt.Errorf("%d entries", entries)
+	}
+	if offset > uint64(end) || length != uint64(end)-offset {
+		return 0, errors.New("bytes around the directory")
+	}
+	return int64(offset), nil
 }
 
 // checkEntry compares the local header of f, which must stand at pos, with the

@@ -63,6 +63,11 @@ type chainResult struct {
 // to nothing else. Both the form for signatures and that for time-stamps are
 // accepted.
 func VerifyHashChain(result, chain []byte, parts map[string]Digest) error {
+	return verifyHashChain(result, chain, parts, readResult, readChain)
+}
+
+func verifyHashChain(result, chain []byte, parts map[string]Digest,
+	readResult func([]byte) (*chainResult, error), readChain func([]byte) (*hashChain, error)) error {
 	r, err := readResult(result)
 	if err != nil {
 		return err

@@ -220,6 +220,10 @@ func (s *soapReader) start(t xml.StartElement) error {
 	return nil
 }
 
+// anyOwner is the object type of a service's owner, which the message does not
+// state.
+const anyOwner = "\x00owner"
+
 // client builds the client identifier from the parts under field.
 func (s *soapReader) client(field, objectType string) (id.Client, error) {
 	text := func(part string) string { return string(s.texts[field+"/"+part]) }
@@ -229,9 +233,9 @@ func (s *soapReader) client(field, objectType string) (id.Client, error) {
 	}
 	_, ok := s.texts[field+"/subsystemCode"]
 	switch {
-	case objectType == "MEMBER" && !ok, objectType == "SERVICE" && !ok:
+	case objectType == "MEMBER" && !ok, objectType == anyOwner && !ok:
 		return m.Client(), nil
-	case objectType == "SUBSYSTEM" && ok, objectType == "SERVICE" && ok:
+	case objectType == "SUBSYSTEM" && ok, objectType == anyOwner && ok:
 		return id.NewClient(m, text("subsystemCode"))
 	}
 	return id.Client{}, fmt.Errorf("object type %.80q", objectType)
@@ -241,7 +245,7 @@ func (s *soapReader) service() (id.Service, error) {
 	if t := s.attrs["service"]; t != "SERVICE" {
 		return id.Service{}, fmt.Errorf("object type %.80q", t)
 	}
-	owner, err := s.client("service", "SERVICE")
+	owner, err := s.client("service", anyOwner)
 	if err != nil {
 		return id.Service{}, err
 	}
