@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kontor/config"
+	"kontor/gateway/admin"
+)
+
+func newLog() *cobra.Command {
+	var file string
+	var s admin.Selection
+	var from, to string
+	selection := func(c *cobra.Command) *cobra.Command {
+		f := c.Flags()
+		f.StringVar(&file, "config", "/etc/kontor/gateway.yaml", "configuration file of the gateway")
+		f.StringVar(&s.MessageID, "id", "", "message id (x-road-id)")
+		f.StringVar(&from, "from", "", "not before: RFC 3339 time, date, or a duration ago such as 2h")
+		f.StringVar(&to, "to", "", "before: RFC 3339 time, date, or a duration ago")
+		f.StringVar(&s.Client, "client", "", "client: instance/class/member/subsystem")
+		f.StringVar(&s.Service, "service", "", "service: instance/class/member/subsystem/service")
+		f.StringVar(&s.Side, "side", "", "role of this gateway: client or server")
+		f.StringVar(&s.Direction, "direction", "", "request or response")
+		f.IntVar(&s.Limit, "limit", 0, "at most so many records")
+		f.BoolVar(&s.Newest, "newest", false, "newest first")
+		return c
+	}
+	times := func() error {
+		for _, t := range []struct {
+			name, text string
+			to         *time.Time
+		}{{"from", from, &s.From}, {"to", to, &s.To}} {
+			var err error
+			if *t.to, err = parseTime(t.text); err != nil {
+				return usageError{fmt.Errorf("--%s: %w", t.name, err)}
+			}
+		}
+		return nil
+	}
+
+	var output string
+	find := selection(&cobra.Command{
+		Use: "find", Short: "Find messages in a gateway's log",
+		Example: "  kontor log find --from 1h --client SANDBOX/GOV/1001/portal",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := times(); err != nil {
+				return err
+			}
+			api, err := gatewayAPI(file)
+			if err != nil {
+				return err
+			}
+			records, err := api.Find(c.Context(), s)
+			if err != nil {
+				return err
+			}
+			return printList(c.OutOrStdout(), output, records,
+				[]string{"RECORD", "TIME", "SIDE", "DIRECTION", "CLIENT", "SERVICE", "MESSAGE ID", "STAMPED"}, func(r admin.Record) []string {
+					return []string{strconv.FormatUint(r.Seq, 10), r.Time.Local().Format(time.DateTime), r.Side, r.Direction, r.Client, r.Service, r.MessageID,
+						map[bool]string{true: "yes", false: "not yet"}[r.Stamped]}
+				})
+		},
+	})
+	outputFlag(find, &output)
+
+	var out string
+	var force bool
+	export := selection(&cobra.Command{
+		Use: "export", Short: "Export messages as ASiC-E containers, in a zip",
+		Example: "  kontor log export --id MESSAGE-ID --out evidence.zip && kontor verify evidence.zip --conf …",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := times(); err != nil {
+				return err
+			}
+			api, err := gatewayAPI(file)
+			if err != nil {
+				return err
+			}
+			if out == "-" {
+				return api.Export(c.Context(), s, force, c.OutOrStdout())
+			}
+			if err := writeWhole(out, func(w io.Writer) error { return api.Export(c.Context(), s, force, w) }); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.ErrOrStderr(), "Wrote "+out)
+			return nil
+		},
+	})
+	export.Flags().StringVar(&out, "out", "messagelog.zip", "file to write; - is standard output")
+	export.Flags().BoolVar(&force, "force", false, "obtain missing time-stamps first")
+	return group("log", "The message log of a gateway", find, export)
+}
+
+// gatewayAPI returns a client for the API of the gateway with that
+// configuration, on this machine.
+func gatewayAPI(file string) (*admin.Client, error) {
+	cfg, err := config.LoadGateway(file)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Listen.Admin == "" {
+		return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the gateway", file)
+	}
+	key, err := secret(adminKeyFile(cfg), "administration key")
+	if err != nil {
+		return nil, err
+	}
+	certFile, _ := internalTLSFiles(cfg)
+	der, err := readDER(certFile, "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	pin, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	addr := cfg.Listen.Admin
+	if strings.HasPrefix(addr, ":") {
+		addr = "localhost" + addr
+	}
+	return admin.NewClient("https://"+addr, string(key), pin), nil
+}
+
+// parseTime reads a time, a date or a duration before now.
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time; use 2006-01-02T15:04:05Z, 2006-01-02 or a duration such as 2h", s)
+}
+
+// writeWhole writes a file that is either complete or not there.
+func writeWhole(file string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".kontor-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := write(f); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
+}

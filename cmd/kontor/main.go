@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kontor is a secure data-exchange layer in one binary: gateway,
+// registry, trust services, their administration, and a sandbox with all of
+// them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses, the same for every command.
+const (
+	exitFailed = 1 // refused or failed
+	exitUsage  = 2 // wrong usage
+)
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ error }
+
+// errReported ends a command that has already said what is wrong.
+var errReported = errors.New("already reported")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := newRoot().ExecuteContext(ctx)
+	stop()
+	os.Exit(exitStatus(err))
+}
+
+func exitStatus(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errReported):
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "kontor: %v\n", err)
+		return exitUsage
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+		fmt.Fprintf(os.Stderr, "kontor: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(os.Stderr, "kontor: %v\n", err)
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kontor",
+		Short: "Secure data exchange between organisations, compatible with X-Road 7",
+		Long: `Kontor exchanges records between organisations: signed, time-stamped, logged
+and tunnelled, without a central database. It speaks X-Road 7's protocols.
+
+Start with "kontor sandbox": a whole ecosystem on this machine.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
+	})
+	root.AddCommand(
+		newSandbox(),
+		newGateway(),
+		newRegistry(),
+		newTrust(),
+		newLog(),
+		newVerify(),
+	)
+	return root
+}
+
+// group returns a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q\nSee '%s --help'", args[0], c.CommandPath(), c.CommandPath())}
+			}
+			return c.Help()
+		},
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// args wraps a check of positional arguments, so that a failure is one of usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if err := check(c, a); err != nil {
+			return usageError{fmt.Errorf("%w\nUsage: %s", err, c.UseLine())}
+		}
+		return nil
+	}
+}
+
+// version tells what was built: module version or commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v += " " + s.Value
+		}
+	}
+	return v
+}
+
+// secret reads a PIN or passphrase from a file that only its owner may read.
+func secret(file, key string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s: %s is open to others (mode %o); run: chmod 600 %s", key, file, mode, file)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	pin := []byte(strings.TrimRight(string(b), "\r\n"))
+	if len(pin) == 0 {
+		return nil, fmt.Errorf("%s: %s is empty; write the secret into it", key, file)
+	}
+	return pin, nil
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"kontor/pki/asic"
+	"kontor/registry/globalconf"
+	"kontor/registry/id"
+)
+
+// sampleCall is one exchange of the sandbox.
+type sampleCall struct {
+	method, client, service, path, body string
+	gateway                             int // of the client
+}
+
+// sampleCalls go each way.
+var sampleCalls = []sampleCall{
+	{"GET", "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/persons", "/38001010001", "", 0},
+	{"POST", "SANDBOX/GOV/2002/population", "SANDBOX/GOV/1001/portal/messages", "", `{"text":"Record 38001010001 was read."}`, 1},
+}
+
+// answered is what came back.
+type answered struct {
+	status    int
+	messageID string
+	errorCode string
+	body      []byte
+	took      time.Duration
+}
+
+func (s *sandbox) call(ctx context.Context, c sampleCall) (*answered, error) {
+	url := "http://" + sandboxGateways[c.gateway].ip + ":8080/r1/" + c.service + c.path
+	req, err := http.NewRequestWithContext(ctx, c.method, url, strings.NewReader(c.body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-Road-Client", c.client)
+	if c.body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	began := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	return &answered{resp.StatusCode, resp.Header.Get("X-Road-Id"), resp.Header.Get("X-Road-Error"), b, time.Since(began)}, nil
+}
+
+// evidence downloads the containers that a gateway holds of a message, once
+// they are time-stamped, and returns the zip.
+func (s *sandbox) evidence(ctx context.Context, gateway int, holder, messageID string) ([]byte, error) {
+	c, err := id.ParseClient(holder)
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"queryId": {messageID}, "xRoadInstance": {c.Instance()}, "memberClass": {c.Member().Class()},
+		"memberCode": {c.Member().Code()}, "subsystemCode": {c.Subsystem()}}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+sandboxGateways[gateway].ip+":8080/asic?"+query.Encode(), nil)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+		resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			return b, nil
+		}
+		select { // most likely the time-stamp is still to come
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s has no evidence of %s: status %d: %s", gatewayName(gateway), messageID, resp.StatusCode, bytes.TrimSpace(b))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// verify stores the containers of a zip in the evidence folder and judges them
+// by the gateway's global configuration, whose signature is checked with the
+// anchor.
+func (s *sandbox) verify(gateway int, archive []byte) ([]*asic.Report, error) {
+	anchor, err := os.ReadFile(s.path("anchor.xml"))
+	if err != nil {
+		return nil, err
+	}
+	view, err := globalconf.LoadSignedDir(s.path(gatewayName(gateway), "globalconf"), anchor)
+	if err != nil {
+		return nil, err
+	}
+	z, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		return nil, err
+	}
+	folder := s.path("evidence", gatewayName(gateway))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	var reports []*asic.Report
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			return nil, err
+		}
+		b, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, err
+		}
+		name := folder + string(os.PathSeparator) + f.Name
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return nil, err
+		}
+		report := asic.VerifyFile(bytes.NewReader(b), int64(len(b)), view, asic.Options{ClientName: view.Name})
+		report.File = name
+		reports = append(reports, report)
+	}
+	return reports, nil
+}
+
+// exchange makes one call and verifies the evidence of both gateways.
+func (s *sandbox) exchange(ctx context.Context, c sampleCall) (*answered, []*asic.Report, error) {
+	a, err := s.call(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.errorCode != "" || a.status >= 300 {
+		return a, nil, fmt.Errorf("status %d: %s", a.status, bytes.TrimSpace(a.body))
+	}
+	service, err := id.ParseService(c.service)
+	if err != nil {
+		return a, nil, err
+	}
+	var all []*asic.Report
+	for gateway, holder := range map[int]string{c.gateway: c.client, 1 - c.gateway: service.Owner().String()} {
+		archive, err := s.evidence(ctx, gateway, holder, a.messageID)
+		if err != nil {
+			return a, all, err
+		}
+		reports, err := s.verify(gateway, archive)
+		if err != nil {
+			return a, all, err
+		}
+		if len(reports) != 2 {
+			return a, all, fmt.Errorf("%s holds %d records of %s, not a request and a response", gatewayName(gateway), len(reports), a.messageID)
+		}
+		all = append(all, reports...)
+	}
+	return a, all, nil
+}
+
+// check runs one exchange each way and one that must be refused.
+func (s *sandbox) check(ctx context.Context, ready time.Duration) error {
+	fmt.Fprintf(s.out, "Sandbox ready in %s: %s\n", ready.Round(time.Millisecond), s.dir)
+	failed := false
+	report := func(ok bool, format string, a ...any) {
+		mark := "ok    "
+		if !ok {
+			mark, failed = "FAILED", true
+		}
+		fmt.Fprintf(s.out, "%s  %s\n", mark, fmt.Sprintf(format, a...))
+	}
+	for _, c := range sampleCalls {
+		a, reports, err := s.exchange(ctx, c)
+		if err != nil {
+			report(false, "%s %s → %s: %v", c.method, c.client, c.service, err)
+			continue
+		}
+		report(true, "%s %s → %s: status %d in %s, message %s", c.method, c.client, c.service, a.status, a.took.Round(10*time.Microsecond), a.messageID)
+		for _, r := range reports {
+			detail := fmt.Sprintf("signed by %s, time-stamped %s", r.Member.LogString(), r.Stamped.UTC().Format(time.RFC3339))
+			for _, f := range r.Failed() {
+				detail = f.Name + ": " + f.Err
+			}
+			report(r.Valid, "  %s: %s", strings.TrimPrefix(r.File, s.dir+string(os.PathSeparator)), detail)
+		}
+	}
+	stranger := sampleCall{"GET", "SANDBOX/GOV/1001/stranger", sampleCalls[0].service, sampleCalls[0].path, "", 0}
+	a, err := s.call(ctx, stranger)
+	switch {
+	case err != nil:
+		report(false, "%s: %v", stranger.client, err)
+	default:
+		report(a.errorCode == "server.serverproxy.access_denied", "GET %s → %s: refused with %s", stranger.client, stranger.service, a.errorCode)
+	}
+	if failed {
+		fmt.Fprintf(s.out, "The check failed. Logs: %s\n", s.path("logs"))
+		return errReported
+	}
+	fmt.Fprintf(s.out, "All is well. Evidence: %s\n", s.path("evidence"))
+	return nil
+}
+
+// announce tells what runs where.
+func (s *sandbox) announce(ready time.Duration) {
+	fmt.Fprintf(s.out, "Kontor sandbox, ready in %s\n\n", ready.Round(time.Millisecond))
+	row := func(what, where, note string) { fmt.Fprintf(s.out, "  %-15s %-24s %s\n", what, where, note) }
+	row("registry", registryAddr, "publishes the global configuration of instance "+sandboxInstance)
+	row("trust services", trustAddr, "certification authority, OCSP responder, time-stamping authority")
+	for i, g := range sandboxGateways {
+		row(gatewayName(i), g.ip+":8080", g.member+", security server "+g.server)
+	}
+	row("sample service", sampleAddr, "behind gateway-2 as persons, behind gateway-1 as messages")
+	fmt.Fprintf(s.out, "\nState, logs, evidence: %s\n\n", s.dir)
+}
+
+// demonstrate shows one exchange and what it leaves behind.
+func (s *sandbox) demonstrate(ctx context.Context) error {
+	c := sampleCalls[0]
+	fmt.Fprintf(s.out, "1. %s asks %s:\n\n   %s\n\n", c.client, c.service, curlFor(c))
+	a, reports, err := s.exchange(ctx, c)
+	if err != nil {
+		return fmt.Errorf("the exchange failed: %w", err)
+	}
+	fmt.Fprintf(s.out, "2. The answer, %s later, through both gateways:\n\n   %s\n\n", a.took.Round(100*time.Microsecond), bytes.TrimSpace(a.body))
+	fmt.Fprintf(s.out, "3. Request and response lie signed and time-stamped in both message logs, as ASiC-E containers:\n\n")
+	for _, r := range reports {
+		verdict := "valid"
+		if !r.Valid {
+			verdict = "INVALID"
+		}
+		fmt.Fprintf(s.out, "   %-7s  %s\n", verdict, r.File)
+	}
+	fmt.Fprintf(s.out, "\n4. What an auditor sees of the last one:\n\n")
+	var text bytes.Buffer
+	if err := reports[len(reports)-1].Print(&text); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		fmt.Fprint(s.out, "   "+line)
+	}
+	fmt.Fprintln(s.out)
+	for _, r := range reports {
+		if !r.Valid {
+			return errors.New("the evidence is not valid")
+		}
+	}
+	return nil
+}
+
+func curlFor(c sampleCall) string {
+	return fmt.Sprintf("curl -H 'X-Road-Client: %s' http://%s:8080/r1/%s%s", c.client, sandboxGateways[c.gateway].ip, c.service, c.path)
+}
+
+// suggest prints commands to try.
+func (s *sandbox) suggest() {
+	self, err := os.Executable()
+	if err != nil {
+		self = "kontor"
+	}
+	stranger := sampleCalls[0]
+	stranger.client = "SANDBOX/GOV/1001/stranger"
+	try := func(what, command string) { fmt.Fprintf(s.out, "  # %s\n  %s\n\n", what, command) }
+	fmt.Fprintf(s.out, "Try, in another terminal:\n\n")
+	try("ask for a record", curlFor(sampleCalls[0]))
+	try("ask without the right to", curlFor(stranger))
+	try("see what the portal's gateway has logged", self+" log find --config "+s.path("gateway-1.yaml")+" --newest --limit 10")
+	try("export the evidence and verify it offline, against the configuration anchor",
+		self+" log export --config "+s.path("gateway-1.yaml")+" --newest --limit 2 --force --out evidence.zip && \\\n  "+
+			self+" verify evidence.zip --anchor "+s.path("anchor.xml")+" --conf "+s.path("gateway-1", "globalconf"))
+	try("see metrics and readiness", "curl http://"+sandboxGateways[0].ip+":9100/metrics ; curl http://"+sandboxGateways[0].ip+":9100/readyz")
+	fmt.Fprintln(s.out, "Running until Ctrl-C.")
+}

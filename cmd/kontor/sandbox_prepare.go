@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"go.uber.org/zap"
+
+	"kontor/config"
+	"kontor/gateway/serverconf"
+	"kontor/pki"
+	"kontor/pki/ca"
+	"kontor/registry/id"
+)
+
+// The ecosystem of the sandbox. Each role has its own loopback address and the
+// default ports, but for the registry's port 80, which needs root.
+const (
+	sandboxInstance = "SANDBOX"
+	sandboxProfile  = "FiVRK"
+
+	registryAddr    = "127.0.0.10:8080"
+	registryMetrics = "127.0.0.10:9101"
+	trustAddr       = "127.0.0.13:8888"
+	trustMetrics    = "127.0.0.13:9102"
+	sampleAddr      = "127.0.0.14:8000"
+)
+
+// sandboxGateways are the organisations and their security servers.
+var sandboxGateways = []struct{ ip, server, member string }{
+	{"127.0.0.11", "SANDBOX/GOV/1001/ss1", "Portal Agency"},
+	{"127.0.0.12", "SANDBOX/GOV/2002/ss2", "Population Agency"},
+}
+
+// sandboxClients are the subsystems. Those that are allowed may call every
+// service, the others none.
+var sandboxClients = []sandboxClient{
+	{ID: "SANDBOX/GOV/1001/portal", Gateway: 0, Allowed: true},
+	{ID: "SANDBOX/GOV/1001/stranger", Gateway: 0, Allowed: false},
+	{ID: "SANDBOX/GOV/2002/population", Gateway: 1, Allowed: true},
+}
+
+// sandboxServices are the services, one each way.
+var sandboxServices = []struct {
+	id, path string
+	gateway  int
+}{
+	{"SANDBOX/GOV/2002/population/persons", "/persons", 1},
+	{"SANDBOX/GOV/1001/portal/messages", "/messages", 0},
+}
+
+func gatewayName(i int) string { return fmt.Sprintf("gateway-%d", i+1) }
+
+// parts are what a sandbox folder holds; complete is written last.
+var (
+	sandboxParts = []string{"trust", "registry", "gateway-1", "gateway-2", "logs", "evidence", "anchor.xml", "ecosystem.yaml", "sandbox.json",
+		"trust.yaml", "registry.yaml", "gateway-1.yaml", "gateway-2.yaml", "secrets", "certificates", ".lock"}
+	complete = ".complete"
+)
+
+// prepare makes the ecosystem unless the folder holds it already.
+func (s *sandbox) prepare() error {
+	if _, err := os.Stat(s.path(complete)); err == nil {
+		return nil
+	}
+	// An interrupted preparation is started over; nothing else is ever removed.
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, p := range sandboxParts {
+		known[p] = true
+	}
+	for _, e := range entries {
+		if !known[e.Name()] {
+			return fmt.Errorf("%s holds %s, which is not of a sandbox; choose an empty folder with --dir", s.dir, e.Name())
+		}
+	}
+	for _, e := range entries {
+		if e.Name() != ".lock" {
+			if err := os.RemoveAll(s.path(e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+
+	for name, text := range map[string]string{"trust.yaml": trustYAML, "registry.yaml": registryYAML} {
+		if err := s.write(name, text, nil); err != nil {
+			return err
+		}
+	}
+	for i, g := range sandboxGateways {
+		if err := s.write(gatewayName(i)+".yaml", gatewayYAML, map[string]string{"IP": g.ip, "Server": g.server, "Name": gatewayName(i)}); err != nil {
+			return err
+		}
+	}
+	if err := s.prepareCertificates(); err != nil {
+		return fmt.Errorf("sandbox keys and certificates: %w", err)
+	}
+	if err := s.prepareRegistry(); err != nil {
+		return fmt.Errorf("sandbox registry: %w", err)
+	}
+	return os.WriteFile(s.path(complete), nil, 0o600)
+}
+
+// prepareCertificates makes the authority, the gateways' keys and their
+// certificates: trust init, gateway init, trust issue, gateway import.
+func (s *sandbox) prepareCertificates() error {
+	trust, err := config.LoadTrust(s.path("trust.yaml"))
+	if err != nil {
+		return err
+	}
+	if _, err := initTrust(trust, "Sandbox CA", sandboxInstance, pki.P256); err != nil {
+		return err
+	}
+	authority, err := openTrust(trust, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	defer authority.Close()
+	profile, ok := pki.ProfileByClass(sandboxProfile)
+	if !ok {
+		return errors.New("unknown certificate profile " + sandboxProfile)
+	}
+	if err := os.MkdirAll(s.path("certificates"), 0o700); err != nil {
+		return err
+	}
+	for i, g := range sandboxGateways {
+		cfg, err := config.LoadGateway(s.path(gatewayName(i) + ".yaml"))
+		if err != nil {
+			return err
+		}
+		requests, err := initGateway(cfg, profile, pki.P256, pki.SubjectParams{
+			Server: cfg.Server, Member: cfg.Server.Owner(), MemberName: g.member, DNSName: gatewayName(i) + ".sandbox", Country: "FI"})
+		if err != nil {
+			return err
+		}
+		for usage, file := range map[pki.Usage]string{pki.Authentication: requests.auth, pki.Signing: requests.sign} {
+			csr, err := readDER(file, "CERTIFICATE REQUEST")
+			if err != nil {
+				return err
+			}
+			cert, err := authority.Issue(context.Background(), csr, ca.Request{Usage: usage})
+			if err != nil {
+				return err
+			}
+			if _, err := importCertificate(cfg, cert); err != nil {
+				return err
+			}
+			if err := writePEM(nil, s.path("certificates", gatewayName(i)+"."+string(usage)+".pem"), "CERTIFICATE", cert.Raw); err != nil {
+				return err
+			}
+		}
+		if err := s.prepareServices(cfg, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareServices gives a gateway its clients, services and access rights.
+func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
+	store, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf()})
+	if err != nil {
+		return err
+	}
+	return store.Update(func(m *serverconf.Model) error {
+		for _, c := range sandboxClients {
+			if c.Gateway != gateway {
+				continue
+			}
+			client, err := id.ParseClient(c.ID)
+			if err != nil {
+				return err
+			}
+			entry := serverconf.ClientEntry{ID: client, Status: serverconf.Registered, Connection: serverconf.HTTP}
+			for _, v := range sandboxServices {
+				service, err := id.ParseService(v.id)
+				if err != nil {
+					return err
+				}
+				if service.Owner() != client {
+					continue
+				}
+				entry.Services = append(entry.Services, serverconf.ServiceEntry{
+					Code: service.Code(), Type: serverconf.REST, URL: "http://" + sampleAddr + v.path})
+				for _, a := range sandboxClients {
+					if !a.Allowed {
+						continue
+					}
+					allowed, err := id.ParseClient(a.ID)
+					if err != nil {
+						return err
+					}
+					entry.Access = append(entry.Access, serverconf.AccessEntry{Service: service.Code(), Client: allowed})
+				}
+			}
+			m.Clients = append(m.Clients, entry)
+		}
+		return nil
+	})
+}
+
+// prepareRegistry declares the ecosystem and makes the registry and its anchor.
+func (s *sandbox) prepareRegistry() error {
+	type server struct {
+		ID, IP, Name string
+		Clients      []string
+	}
+	type member struct {
+		Code, Name string
+		Subsystems []string
+	}
+	var data struct {
+		Servers []server
+		Members []member
+		Trust   string
+	}
+	data.Trust = "http://" + trustAddr
+	for i, g := range sandboxGateways {
+		v := server{ID: g.server, IP: g.ip, Name: gatewayName(i)}
+		m := member{Code: strings.Split(g.server, "/")[2], Name: g.member}
+		for _, c := range sandboxClients {
+			if c.Gateway == i {
+				v.Clients = append(v.Clients, c.ID)
+				m.Subsystems = append(m.Subsystems, c.ID[strings.LastIndexByte(c.ID, '/')+1:])
+			}
+		}
+		data.Servers, data.Members = append(data.Servers, v), append(data.Members, m)
+	}
+	if err := s.write("ecosystem.yaml", ecosystemYAML, data); err != nil {
+		return err
+	}
+	cfg, err := config.LoadRegistry(s.path("registry.yaml"))
+	if err != nil {
+		return err
+	}
+	if err := initRegistry(cfg, pki.P256); err != nil {
+		return err
+	}
+	r, err := openRegistry(cfg, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	anchor, err := r.InternalAnchor()
+	if err := errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	return os.WriteFile(s.path("anchor.xml"), anchor, 0o644)
+}
+
+// write fills a template and writes it to a file of the folder.
+func (s *sandbox) write(name, text string, data any) error {
+	t, err := template.New(name).Funcs(template.FuncMap{"path": s.path}).Parse(text)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.Execute(f, data), f.Close())
+}
+
+const trustYAML = `data_dir: {{path "trust"}}
+passphrase_file: {{path "secrets" "trust.pass"}}
+url: http://` + trustAddr + `
+listen:
+  http: "` + trustAddr + `"
+  metrics: "` + trustMetrics + `"
+`
+
+const registryYAML = `instance: ` + sandboxInstance + `
+data_dir: {{path "registry"}}
+pin_file: {{path "secrets" "registry.pin"}}
+ecosystem: {{path "ecosystem.yaml"}}
+address: "` + registryAddr + `"
+listen:
+  http: "` + registryAddr + `"
+  metrics: "` + registryMetrics + `"
+`
+
+const gatewayYAML = `server: {{.Server}}
+data_dir: {{path .Name}}
+pin_file: {{path "secrets" (print .Name ".pin")}}
+anchor: {{path "anchor.xml"}}
+address: {{.IP}}
+listen:
+  consumer: "{{.IP}}:8080"
+  consumer_tls: "{{.IP}}:8443"
+  peer: "{{.IP}}:5500"
+  ocsp: "{{.IP}}:5577"
+  admin: "{{.IP}}:4000"
+  metrics: "{{.IP}}:9100"
+globalconf:
+  interval: 5s
+message_log:
+  stamp_interval: 1s   # operators leave this to the global configuration
+  disk_reserve: 64MiB
+`
+
+const ecosystemYAML = `# Who belongs to the ecosystem. After an edit: kill -HUP the registry.
+instance: ` + sandboxInstance + `
+memberClasses:
+  - {code: GOV, description: Government}
+members:
+{{- range .Members}}
+  - class: GOV
+    code: "{{.Code}}"
+    name: {{.Name}}
+    subsystems:
+{{- range .Subsystems}}
+      - {code: {{.}}}
+{{- end}}
+{{- end}}
+securityServers:
+{{- range .Servers}}
+  - id: {{.ID}}
+    address: {{.IP}}
+    certificates: [certificates/{{.Name}}.authentication.pem]
+    clients:
+{{- range .Clients}}
+      - {{.}}
+{{- end}}
+{{- end}}
+certificationServices:
+  - name: Sandbox CA
+    profile: ` + sandboxProfile + `
+    certificate: trust/ca.pem
+    ocsp:
+      - {url: {{.Trust}}/ocsp, certificate: trust/ocsp.pem}
+timestampingAuthorities:
+  - {name: Sandbox TSA, url: {{.Trust}}/tsa, certificate: trust/tsa.pem}
+settings:
+  managementProvider: SANDBOX/GOV/1001/portal
+`

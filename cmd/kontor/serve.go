@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
+
+	"kontor/config"
+)
+
+// shutdownGrace is how long exchanges under way may take when a role stops.
+const shutdownGrace = 30 * time.Second
+
+// endpoint is one listener of a role.
+type endpoint struct {
+	key     string // configuration key, for messages
+	addr    string // empty: off
+	tls     *tls.Config
+	handler http.Handler
+	header  int // bytes of request head accepted; 0: 32 KiB
+}
+
+// serve listens on all endpoints, calls ready, and serves until ctx is done;
+// then it lets requests under way finish.
+func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready func()) error {
+	type bound struct {
+		endpoint
+		listener net.Listener
+	}
+	var open []bound
+	for _, e := range endpoints {
+		if e.addr == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", e.addr)
+		if err != nil {
+			for _, b := range open {
+				b.listener.Close()
+			}
+			return fmt.Errorf("%s: %w; free the address or set %s to another", e.key, err, e.key)
+		}
+		open = append(open, bound{e, l})
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, b := range open {
+		srv := &http.Server{
+			Handler:           b.handler,
+			TLSConfig:         b.tls,
+			ReadHeaderTimeout: 15 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    max(b.header, 32<<10),
+			ErrorLog:          zap.NewStdLog(log.Named(b.key).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel))),
+			Protocols:         new(http.Protocols),
+		}
+		srv.Protocols.SetHTTP1(true)
+		g.Go(func() error {
+			log.Info("listening", zap.String("endpoint", b.key), zap.Stringer("address", b.listener.Addr()))
+			var err error
+			if b.tls != nil {
+				err = srv.ServeTLS(b.listener, "", "")
+			} else {
+				err = srv.Serve(b.listener)
+			}
+			if errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			return fmt.Errorf("%s: %w", b.key, err)
+		})
+		g.Go(func() error {
+			<-ctx.Done()
+			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+			defer cancel()
+			if err := srv.Shutdown(grace); err != nil {
+				log.Warn("requests under way were cut off", zap.String("endpoint", b.key), zap.Error(err))
+				return srv.Close()
+			}
+			return nil
+		})
+	}
+	if ready != nil {
+		ready()
+	}
+	return g.Wait()
+}
+
+// check is one condition of readiness: nil error when it holds.
+type check struct {
+	name string
+	run  func() error
+}
+
+// observe returns the handler of a role's metrics listener: /metrics, /healthz
+// (the process answers) and /readyz (it can do its job, or says why not).
+func observe(registry *prometheus.Registry, checks []check) http.Handler {
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		result := map[string]string{}
+		status := http.StatusOK
+		for _, c := range checks {
+			result[c.name] = "ok"
+			if err := c.run(); err != nil {
+				result[c.name] = err.Error()
+				status = http.StatusServiceUnavailable
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(result) // the asker may have gone
+	})
+	return mux
+}
+
+// newLogger returns the logger of a role, to files or else standard error.
+// Nothing is sampled away: one line per exchange is a promise.
+func newLogger(c config.Logging, files ...string) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return nil, err
+	}
+	z := zap.NewProductionConfig()
+	z.Sampling = nil
+	if len(files) > 0 {
+		z.OutputPaths = files
+	}
+	z.Level = zap.NewAtomicLevelAt(level)
+	z.Encoding = c.Format
+	z.DisableStacktrace, z.DisableCaller = true, true
+	z.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	z.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
+	if c.Format == "console" {
+		z.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
+	}
+	return z.Build()
+}
