@@ -130,15 +130,15 @@ func (m *multipartReader) nextPart() (contentType string, fields []Field, err er
 
 // start reads the first boundary, before which one empty line may stand.
 func (m *multipartReader) start() error {
-	for _, lead := range []string{"\r", "\n"} {
-		if len(m.data) == 0 {
-			if err := m.fill(); err != nil {
-				return err
-			}
+	for len(m.data) < 2 {
+		if err := m.fill(); err != nil {
+			return err
 		}
-		if strings.HasPrefix(string(m.data[:1]), lead) {
-			m.data = m.data[1:]
-		}
+	}
+	if m.data[0] == '\r' && m.data[1] == '\n' {
+		m.data = m.data[2:]
+	} else if m.data[0] == '\n' {
+		m.data = m.data[1:]
 	}
 	boundary := m.delim[1:]
 	for len(m.data) < len(boundary) {
