@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -38,6 +39,8 @@ const (
 	// maxSkew is how far in the future a generation may lie before it counts as
 	// received now.
 	maxSkew = 5 * time.Minute
+	// maxPartners bounds the federated instances asked at a time.
+	maxPartners = 4
 )
 
 // ClientConfig configures a Client. One of Anchor and AnchorFile is needed.
@@ -88,15 +91,16 @@ type Client struct {
 	store store
 	view  atomic.Pointer[View]
 
-	// updating serialises updates and guards what only they touch.
-	updating   sync.Mutex
-	remembered map[string]remembered // by instance
+	// updating serialises updates. It is locked before mu.
+	updating sync.Mutex
 
 	// mu guards the rest; it is held for moments only.
 	mu         sync.Mutex
 	own        *stored
 	federated  map[string]*stored
+	remembered map[string]remembered // by instance
 	stats      Stats
+
 	downloaded atomic.Uint64
 }
 
@@ -113,6 +117,7 @@ type source struct {
 	external bool
 }
 
+// newSource names a source by its anchor.
 func newSource(a *Anchor, external bool) *source { return &source{a, a.identity(), external} }
 
 // NewClient reads the anchor and what the folder holds from earlier runs, so
@@ -131,7 +136,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	c := &Client{cfg: cfg, http: httpClient(cfg.HTTP), store: store{cfg.Dir}, remembered: map[string]remembered{}, federated: map[string]*stored{}}
+	c := &Client{cfg: cfg, http: httpClient(cfg.HTTP), store: store{dir: cfg.Dir}, remembered: map[string]remembered{}, federated: map[string]*stored{}}
 	src, err := c.source()
 	if err != nil {
 		return nil, err
@@ -237,9 +242,7 @@ func (c *Client) View() *View {
 	if v != nil && !v.visibleUntil.IsZero() && c.cfg.Now().After(v.visibleUntil) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if v = c.view.Load(); c.cfg.Now().After(v.visibleUntil) {
-			v = c.compose()
-		}
+		v = c.compose()
 	}
 	return v
 }
@@ -354,32 +357,35 @@ func (c *Client) update(ctx context.Context) (map[string]error, error) {
 			return nil, fmt.Errorf("store global configuration: %w", err)
 		}
 	}
+	// The own configuration counts at once: a federated instance may be slow.
 	c.mu.Lock()
 	c.own = own
 	old := c.federated
+	c.compose()
 	c.mu.Unlock()
 
-	federated, outcome := map[string]*stored{}, map[string]error{}
-	folders := map[string]bool{}
-	for _, s := range append(c.partners(own), src) {
-		name, _ := folderName(s.anchor.Instance)
-		folders[name] = true
+	partners := c.partners(own)
+	results := make([]*stored, len(partners))
+	errs := make([]error, len(partners))
+	var group errgroup.Group
+	group.SetLimit(maxPartners)
+	for i, src := range partners {
+		group.Go(func() error {
+			results[i], errs[i] = c.partner(ctx, src, old[src.anchor.Instance])
+			return nil
+		})
 	}
-	for _, src := range c.partners(own) {
-		name := src.anchor.Instance
-		prev := old[name]
-		if prev != nil && !prev.survives(src) {
-			prev = nil
-		}
-		s, err := c.fetch(ctx, src, prev)
-		if err == nil {
-			err = c.keep(s, prev)
-		}
-		if err != nil {
-			s = prev
-		}
-		if outcome[name] = err; s != nil {
-			federated[name] = s
+	group.Wait() //nolint:errcheck // always nil: one partner's failure is not another's
+
+	federated, outcome, folders := map[string]*stored{}, map[string]error{}, map[string]bool{}
+	for i, src := range append(partners, src) {
+		folder, _ := folderName(src.anchor.Instance)
+		folders[folder] = true
+		if i < len(partners) {
+			outcome[src.anchor.Instance] = errs[i]
+			if results[i] != nil {
+				federated[src.anchor.Instance] = results[i]
+			}
 		}
 	}
 	c.mu.Lock()
@@ -391,6 +397,22 @@ func (c *Client) update(ctx context.Context) (map[string]error, error) {
 		}
 	}
 	return outcome, nil
+}
+
+// partner updates one federated instance. After a failure it returns what is
+// still good.
+func (c *Client) partner(ctx context.Context, src *source, prev *stored) (*stored, error) {
+	if prev != nil && !prev.survives(src) {
+		prev = nil
+	}
+	s, err := c.fetch(ctx, src, prev)
+	if err == nil {
+		err = c.keep(s, prev)
+	}
+	if err != nil {
+		return prev, err
+	}
+	return s, nil
 }
 
 // survives reports whether a federated configuration may stay although its
@@ -470,7 +492,10 @@ func (c *Client) locations(src *source, prev *stored) []location {
 			list = append(list, l)
 		}
 	}
-	if r, ok := c.remembered[src.anchor.Instance]; ok {
+	c.mu.Lock()
+	r, ok := c.remembered[src.anchor.Instance]
+	c.mu.Unlock()
+	if ok {
 		if i := slices.IndexFunc(list, func(l location) bool { return l.url == r.url }); i >= 0 {
 			l := list[i]
 			l.version = r.version
@@ -533,7 +558,9 @@ func (c *Client) fetch(ctx context.Context, src *source, prev *stored) (*stored,
 	for _, l := range c.locations(src, prev) {
 		s, version, err := c.fetchFrom(ctx, l, src, prev)
 		if err == nil {
+			c.mu.Lock()
 			c.remembered[src.anchor.Instance] = remembered{l.url, version}
+			c.mu.Unlock()
 			return s, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", l.url, err))
@@ -541,7 +568,9 @@ func (c *Client) fetch(ctx context.Context, src *source, prev *stored) (*stored,
 			break
 		}
 	}
+	c.mu.Lock()
 	delete(c.remembered, src.anchor.Instance)
+	c.mu.Unlock()
 	return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, src.anchor.Instance, errors.Join(errs...))
 }
 
@@ -645,11 +674,13 @@ func (c *Client) directory(ctx context.Context, l location) (at *url.URL, doc []
 		return status, err
 	}
 	first, last := CurrentVersion, MinVersion
-	switch {
-	case base.Query().Has("version"):
+	if base.Query().Has("version") {
 		first, last = 0, 0
-	case l.version != 0:
-		first, last = l.version, l.version
+	} else if l.version != 0 {
+		// Still there? Otherwise negotiate anew.
+		if status, err := get(l.version); err != nil || status == http.StatusOK {
+			return at, doc, version, err
+		}
 	}
 	for v := first; ; v-- {
 		status, err := get(v)
@@ -681,7 +712,8 @@ func (c *Client) part(ctx context.Context, at *url.URL, p *Part, prev *stored) (
 		return "", fmt.Errorf("%w: location %q", ErrMalformed, p.Location)
 	}
 	u := at.ResolveReference(ref)
-	if u.Scheme != "http" && u.Scheme != "https" {
+	// A directory lists files beside itself, never at a host of its choice.
+	if u.Scheme != at.Scheme || u.Host != at.Host || u.User != nil {
 		return "", fmt.Errorf("%w: location %q", ErrMalformed, p.Location)
 	}
 	status, body, err := c.get(ctx, u.String(), c.cfg.MaxPartSize, partTimeout)

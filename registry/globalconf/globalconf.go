@@ -15,11 +15,12 @@
 // Documents are bounded, must be UTF-8, and are refused when they contain a
 // DOCTYPE, a processing instruction, an element or attribute that the schema of
 // their version does not know at that place, an unresolved IDREF, or an
-// ambiguity: two members, subsystems, servers or groups of one name, one
-// authentication certificate at two servers. A harmless repetition (the same
-// client twice at one server) is tolerated, for X-Road tolerates it. SHA-1 is
-// refused for signatures and part hashes. Only verification certificates count:
-// their dates and issuers are not examined, as in X-Road.
+// ambiguity: two members, subsystems, servers or groups of one name. A harmless
+// repetition (the same client twice at one server) is tolerated, for X-Road
+// tolerates it. An authentication certificate that two servers claim
+// authenticates neither. SHA-1 is refused for signatures and part hashes. Of a
+// verification certificate only the key counts, not dates or issuer, as in
+// X-Road.
 //
 // A source speaks for its own instance only: parts of other instances in its
 // directory are ignored, and the document must name the instance of the anchor.

@@ -127,7 +127,7 @@ func parseShared(doc string, version int) (*SharedParams, error) {
 	}
 	p := sharedParser{
 		scanner: newScanner(doc), version: version, ids: map[string]id.Client{}, clients: map[id.Client]struct{}{},
-		servers: map[id.SecurityServer]struct{}{}, hashes: map[AuthCert]id.SecurityServer{},
+		servers: map[id.SecurityServer]struct{}{},
 	}
 	return p.document()
 }
@@ -140,7 +140,6 @@ type sharedParser struct {
 	ids     map[string]id.Client // by xs:ID
 	clients map[id.Client]struct{}
 	servers map[id.SecurityServer]struct{}
-	hashes  map[AuthCert]id.SecurityServer
 }
 
 func (p *sharedParser) document() (*SharedParams, error) {
@@ -226,10 +225,10 @@ func (p *sharedParser) approvedCA() {
 		p.enter("", "")
 		ca.ACME = &ACMEServer{DirectoryURL: p.required("directoryURL")}
 		ca.ACME.IPAddress, _ = p.optional("ipAddress")
-		if p.version >= 4 {
-			ca.ACME.AuthProfile, _ = p.optional("authenticationCertificateProfileId")
-			ca.ACME.SignProfile, _ = p.optional("signingCertificateProfileId")
-		}
+		// Schema 4 brought these two, but central servers existed that wrote
+		// them into version 3.
+		ca.ACME.AuthProfile, _ = p.optional("authenticationCertificateProfileId")
+		ca.ACME.SignProfile, _ = p.optional("signingCertificateProfileId")
 		p.leave()
 	}
 	p.leave()
@@ -393,10 +392,6 @@ func (p *sharedParser) authCert(s *SecurityServer, hash []byte) {
 		p.fail("an authentication certificate hash of %d bytes", len(hash))
 		return
 	}
-	if other, used := p.hashes[c]; used && other != s.ID {
-		p.fail("%s and %s have the same authentication certificate", other.LogString(), s.ID.LogString())
-	}
-	p.hashes[c] = s.ID
 	s.AuthCerts = append(s.AuthCerts, c)
 }
 

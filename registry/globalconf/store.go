@@ -64,7 +64,7 @@ type stored struct {
 // identity changes whenever an anchor does.
 func (a *Anchor) identity() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%d %q", a.Generated.UnixNano(), a.Instance)
+	fmt.Fprintf(h, "%s %q", a.Generated.UTC().Format(time.RFC3339Nano), a.Instance)
 	for _, s := range a.Sources {
 		fmt.Fprintf(h, " %q %x", s.URL, s.Certs)
 	}
@@ -309,11 +309,17 @@ func LoadDir(dir string) (*View, error) {
 	}
 	var federated []*instance
 	var problems []error
+	seen := map[string]bool{own: true}
 	for _, e := range entries {
-		name, err := url.QueryUnescape(e.Name())
-		if !e.IsDir() || err != nil || strings.HasPrefix(e.Name(), ".") || name == own {
+		folder := e.Name()
+		if inner, kind := unfinished(folder); kind == oldSuffix {
+			folder = inner // a crash may have left only this
+		}
+		name, err := url.QueryUnescape(folder)
+		if !e.IsDir() || err != nil || strings.HasPrefix(folder, ".") || seen[name] {
 			continue
 		}
+		seen[name] = true
 		s, err := loadTrusted(dir, name)
 		if err != nil {
 			problems = append(problems, err)
@@ -393,7 +399,30 @@ func LoadSignedDir(dir string, anchor []byte) (*View, error) {
 }
 
 // store writes configuration folders.
-type store struct{ dir string }
+type store struct {
+	dir string
+	// before, if set, is asked before every change to the disk; a test stops
+	// there as a crash would.
+	before func() error
+}
+
+// do makes one change to the disk.
+func (st store) do(change func() error) error {
+	if st.before != nil {
+		if err := st.before(); err != nil {
+			return err
+		}
+	}
+	return change()
+}
+
+func (st store) rename(from, to string) error {
+	return st.do(func() error { return os.Rename(from, to) })
+}
+
+func (st store) removeAll(path string) error {
+	return st.do(func() error { return os.RemoveAll(path) })
+}
 
 // put replaces an instance's folder as a whole. prev is what the folder holds;
 // its unchanged parts are linked, not written again.
@@ -406,7 +435,7 @@ func (st store) put(s, prev *stored) error {
 	if err := st.recover(name); err != nil {
 		return err
 	}
-	if err := os.Mkdir(fresh, 0o755); err != nil {
+	if err := st.do(func() error { return os.Mkdir(fresh, 0o755) }); err != nil {
 		return err
 	}
 	for i := range s.parts {
@@ -414,29 +443,29 @@ func (st store) put(s, prev *stored) error {
 		if err := st.part(filepath.Join(fresh, p.file), filepath.Join(final, p.file), p, prev); err != nil {
 			return err
 		}
-		if err := writeJSON(filepath.Join(fresh, p.file+metadataSuffix), &p.metadata); err != nil {
+		if err := st.writeJSON(filepath.Join(fresh, p.file+metadataSuffix), &p.metadata); err != nil {
 			return err
 		}
 	}
-	if err := writeJSON(filepath.Join(fresh, directoryFile+metadataSuffix), &s.receipt); err != nil {
+	if err := st.writeJSON(filepath.Join(fresh, directoryFile+metadataSuffix), &s.receipt); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(fresh, directoryFile), s.directory); err != nil {
+	if err := st.writeFile(filepath.Join(fresh, directoryFile), s.directory); err != nil {
 		return err
 	}
 	if err := syncDir(fresh); err != nil {
 		return err
 	}
-	if err := os.Rename(final, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := st.rename(final, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(fresh, final); err != nil {
+	if err := st.rename(fresh, final); err != nil {
 		return err
 	}
 	if err := syncDir(st.dir); err != nil {
 		return err
 	}
-	return os.RemoveAll(old)
+	return st.removeAll(old)
 }
 
 // part writes one part, or links it if the folder has it already.
@@ -444,27 +473,39 @@ func (st store) part(fresh, final string, p *part, prev *stored) error {
 	if prev != nil {
 		if q, ok := prev.find(p.metadata.Identifier); ok && q.file == p.file && q.raw == p.raw {
 			if info, err := os.Lstat(final); err == nil && info.Mode().IsRegular() && info.Size() == int64(len(p.raw)) {
-				if os.Link(final, fresh) == nil {
+				if st.do(func() error { return os.Link(final, fresh) }) == nil {
 					return nil
 				}
 			}
 		}
 	}
-	return writeFile(fresh, []byte(p.raw))
+	return st.writeFile(fresh, []byte(p.raw))
 }
 
 // recover brings back what a crash left behind of an instance's folder.
 func (st store) recover(name string) error {
 	final, old := filepath.Join(st.dir, name), filepath.Join(st.dir, "."+name+oldSuffix)
 	if _, err := os.Lstat(final); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Rename(old, final); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := st.rename(old, final); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := os.RemoveAll(old); err != nil {
+	if err := st.removeAll(old); err != nil {
 		return err
 	}
-	return os.RemoveAll(filepath.Join(st.dir, "."+name+newSuffix))
+	return st.removeAll(filepath.Join(st.dir, "."+name+newSuffix))
+}
+
+// unfinished takes the name of a folder being written or replaced apart.
+func unfinished(name string) (folder, suffix string) {
+	if inner, ok := strings.CutPrefix(name, "."); ok {
+		for _, suffix := range []string{newSuffix, oldSuffix} {
+			if folder, ok := strings.CutSuffix(inner, suffix); ok {
+				return folder, suffix
+			}
+		}
+	}
+	return "", ""
 }
 
 // identify writes instance-identifier.
@@ -473,10 +514,10 @@ func (st store) identify(instance string) error {
 		return nil
 	}
 	path := filepath.Join(st.dir, instanceFile)
-	if err := writeFile(path+newSuffix, []byte(instance)); err != nil {
+	if err := st.writeFile(path+newSuffix, []byte(instance)); err != nil {
 		return err
 	}
-	if err := os.Rename(path+newSuffix, path); err != nil {
+	if err := st.rename(path+newSuffix, path); err != nil {
 		return err
 	}
 	return syncDir(st.dir)
@@ -491,38 +532,42 @@ func (st store) sweep(keep map[string]bool) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		name := e.Name()
-		if inner, ok := strings.CutPrefix(name, "."); ok {
-			inner, isNew := strings.CutSuffix(inner, newSuffix)
-			inner, isOld := strings.CutSuffix(inner, oldSuffix)
-			if !isNew && !isOld {
-				continue
-			}
-			name = inner
-		}
 		path := filepath.Join(st.dir, e.Name())
-		if _, err := os.Lstat(filepath.Join(path, FileSharedParams)); e.IsDir() && !keep[name] && err == nil {
-			errs = append(errs, os.RemoveAll(path))
+		inner, kind := unfinished(e.Name())
+		if kind != "" && keep[inner] {
+			errs = append(errs, st.recover(inner))
+			continue
+		}
+		_, err := os.Lstat(filepath.Join(path, FileSharedParams))
+		if e.IsDir() && err == nil && !keep[e.Name()] {
+			errs = append(errs, st.removeAll(path))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func writeJSON(path string, v any) error {
+func (st store) writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(path, b)
+	return st.writeFile(path, b)
 }
 
-// writeFile writes and syncs a file.
-func writeFile(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+// writeFile writes and syncs a file. A crash may leave an empty one.
+func (st store) writeFile(path string, b []byte) error {
+	var f *os.File
+	err := st.do(func() (err error) {
+		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	err = st.do(func() error {
+		_, err := f.Write(b)
+		return err
+	})
 	if err == nil {
 		err = f.Sync()
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -178,7 +179,7 @@ func compose(own *instance, federated []*instance, now time.Time) *View {
 	v := &View{own: own, instances: []*instance{own}, byName: map[string]*instance{},
 		authorities: map[string][]*pki.Authority{}, responders: map[pki.CertHash][]*x509.Certificate{}}
 	for _, f := range federated {
-		if f.expired(now) {
+		if f.expired(now) || f.name == own.name {
 			continue
 		}
 		v.instances = append(v.instances, f)
@@ -302,7 +303,7 @@ func (v *View) Servers(instance string) iter.Seq[*Server] {
 // hash: see ServerByCertificate.
 func (v *View) ServerByCert(h pki.CertHash) (*Server, bool) {
 	for _, i := range v.instances {
-		if s, ok := i.shared.bySHA256[h]; ok {
+		if s := i.shared.bySHA256[h]; s != nil {
 			return s, true
 		}
 	}
@@ -316,7 +317,7 @@ func (v *View) ServerByCertificate(c *x509.Certificate) (*Server, bool) {
 	}
 	for _, i := range v.instances {
 		if len(i.shared.bySHA1) > 0 {
-			if s, ok := i.shared.bySHA1[sha1.Sum(c.Raw)]; ok {
+			if s := i.shared.bySHA1[sha1.Sum(c.Raw)]; s != nil {
 				return s, true
 			}
 		}
@@ -513,6 +514,7 @@ func (x *index) client(c id.Client) *client {
 	return nil
 }
 
+// newIndex prepares the look-ups; p was parsed, so its references hold.
 func newIndex(p *SharedParams) *index {
 	n := len(p.Members)
 	for i := range p.Members {
@@ -534,7 +536,7 @@ func newIndex(p *SharedParams) *index {
 			add(s.ID, s.Name)
 		}
 	}
-	x.addServers(p.Servers)
+	x.addServers(p)
 	for _, g := range p.Groups {
 		set := make(map[id.Client]bool, len(g.Members))
 		for _, c := range g.Members {
@@ -564,7 +566,8 @@ func (x *index) problem(instance, what string, err error) {
 }
 
 // addServers links servers and clients. All provider lists share one array.
-func (x *index) addServers(list []SecurityServer) {
+func (x *index) addServers(p *SharedParams) {
+	list := p.Servers
 	total, counts := 0, make([]int32, len(x.clients))
 	each := func(s *SecurityServer, do func(i int32)) {
 		owner := x.byID[s.ID.Owner().Client()]
@@ -593,9 +596,9 @@ func (x *index) addServers(list []SecurityServer) {
 		for _, c := range s.AuthCerts {
 			if c.SHA256 != (pki.CertHash{}) {
 				out.AuthCerts = append(out.AuthCerts, c.SHA256)
-				x.bySHA256[c.SHA256] = out
+				claim(x, p.Instance, x.bySHA256, c.SHA256, out)
 			} else {
-				x.bySHA1[c.SHA1] = out
+				claim(x, p.Instance, x.bySHA1, c.SHA1, out)
 			}
 		}
 		each(s, func(c int32) {
@@ -614,6 +617,19 @@ func (x *index) addServers(list []SecurityServer) {
 		}
 	}
 }
+
+// claim notes that a certificate belongs to s; one that two servers claim
+// belongs to nobody, which a nil server says.
+func claim[K comparable](x *index, instance string, servers map[K]*Server, hash K, s *Server) {
+	other, used := servers[hash]
+	if used && other != s {
+		x.problem(instance, fmt.Sprintf("an authentication certificate that %s shares", s.ID.LogString()), errShared)
+		s = nil
+	}
+	servers[hash] = s
+}
+
+var errShared = errors.New("several security servers claim it")
 
 func (x *index) addService(instance string, ca *ApprovedCA) {
 	profile, ok := pki.ProfileByClass(ca.Profile)
