@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/gateway/admin"
 )
@@ -114,12 +115,12 @@ func gatewayAPI(file string) (*admin.Client, error) {
 	if cfg.Listen.Admin == "" {
 		return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the gateway", file)
 	}
-	key, err := secret(adminKeyFile(cfg), "administration key")
+	key, err := roles.Secret(roles.AdminKeyFile(cfg), "administration key")
 	if err != nil {
 		return nil, err
 	}
-	certFile, _ := internalTLSFiles(cfg)
-	der, err := readDER(certFile, "CERTIFICATE")
+	certFile, _ := roles.InternalTLSFiles(cfg)
+	der, err := roles.ReadDER(certFile, "CERTIFICATE")
 	if err != nil {
 		return nil, err
 	}

@@ -121,23 +121,3 @@ func version() string {
 	}
 	return v
 }
-
-// secret reads a PIN or passphrase from a file that only its owner may read.
-func secret(file, key string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s: %s is open to others (mode %o); run: chmod 600 %s", key, file, mode, file)
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	pin := []byte(strings.TrimRight(string(b), "\r\n"))
-	if len(pin) == 0 {
-		return nil, fmt.Errorf("%s: %s is empty; write the secret into it", key, file)
-	}
-	return pin, nil
-}

@@ -3,21 +3,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"os/user"
-	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/pki"
 	"kontor/registry"
@@ -44,7 +38,7 @@ func newRegistry() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			if err := initRegistry(cfg, alg); err != nil {
+			if err := roles.InitRegistry(cfg, alg); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Created the registry of instance %s in %s.\nNext: kontor registry run --config %s\n"+
@@ -65,12 +59,12 @@ acceptable changes nothing.`,
 			if err != nil {
 				return err
 			}
-			log, err := newLogger(cfg.Logging)
+			log, err := roles.NewLogger(cfg.Logging)
 			if err != nil {
 				return err
 			}
 			defer log.Sync()
-			return runRegistry(c.Context(), cfg, log, nil)
+			return roles.RunRegistry(c.Context(), cfg, log, nil)
 		},
 	})
 
@@ -141,41 +135,13 @@ acceptable changes nothing.`,
 		initialise, run, plan, anchor, journal, group("config", "The configuration file", check))
 }
 
-// operator names who changes the registry from this machine.
-func operator(why string) registry.Author {
-	who := "operator"
-	if u, err := user.Current(); err == nil {
-		who = u.Username
-	}
-	return registry.Author{Who: who, Why: why}
-}
-
-// initRegistry creates the registry of a configuration, and its PIN if there
-// is none yet.
-func initRegistry(cfg *config.Registry, alg pki.Algorithm) error {
-	pin, err := newSecret(cfg.PINFile, "pin_file")
-	if err != nil {
-		return err
-	}
-	return registry.Create(cfg.DataDir, pin, registry.CreateConfig{
-		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: operator("kontor registry init")})
-}
-
-func openRegistry(cfg *config.Registry, log *zap.Logger) (*registry.Registry, error) {
-	pin, err := secret(cfg.PINFile, "pin_file")
-	if err != nil {
-		return nil, err
-	}
-	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Log: log})
-}
-
 // withRegistry opens the registry of a configuration for one command.
 func withRegistry(load func() (*config.Registry, error), do func(*registry.Registry) error) error {
 	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	r, err := openRegistry(cfg, zap.NewNop())
+	r, err := roles.OpenRegistry(cfg, zap.NewNop())
 	if err != nil {
 		return err
 	}
@@ -202,71 +168,4 @@ func showPlan(w io.Writer, cfg *config.Registry, r *registry.Registry) error {
 		fmt.Fprintln(w, c)
 	}
 	return nil
-}
-
-// applyEcosystem makes the state what the ecosystem file declares.
-func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger) error {
-	if cfg.Ecosystem == "" {
-		return nil
-	}
-	eco, err := registry.LoadEcosystem(cfg.Ecosystem)
-	if err != nil {
-		return err
-	}
-	changes, err := registry.Plan(r.State(), eco)
-	if err != nil {
-		return err
-	}
-	if _, err := r.Apply(ctx, operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
-		return err
-	}
-	log.Info("ecosystem file applied", zap.String("file", cfg.Ecosystem), zap.Int("changes", len(changes)))
-	return nil
-}
-
-// runRegistry runs a registry until ctx is done.
-func runRegistry(ctx context.Context, cfg *config.Registry, log *zap.Logger, ready func()) error {
-	r, err := openRegistry(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if err := applyEcosystem(ctx, cfg, r, log); err != nil {
-		return err
-	}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "kontor_published_expires_seconds", Help: "Time until the published configuration expires.",
-	}, func() float64 { return time.Until(r.Status().Expires).Seconds() }))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.Run(ctx) })
-	g.Go(func() error {
-		hup := make(chan os.Signal, 1)
-		signal.Notify(hup, syscall.SIGHUP)
-		defer signal.Stop(hup)
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hup:
-				if err := applyEcosystem(ctx, cfg, r, log); err != nil {
-					log.Error("the ecosystem file was not applied; nothing has changed", zap.Error(err))
-				}
-			}
-		}
-	})
-	g.Go(func() error {
-		return serve(ctx, log, []endpoint{
-			{key: "listen.http", addr: cfg.Listen.HTTP, handler: r.Handler()},
-			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
-				{"publication", func() error {
-					if s := r.Status(); !s.Healthy {
-						return errors.New("no valid configuration is published: " + s.Error)
-					}
-					return nil
-				}},
-			})},
-		}, ready)
-	})
-	return g.Wait()
 }

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 )
 
@@ -204,8 +205,8 @@ func (s *sandbox) defineRoles() error {
 		return err
 	}
 	s.roles = []*role{
-		{"trust", "trust", trust, trustCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return runTrust(ctx, trustCfg, log, nil) }},
-		{"registry", "registry", reg, regCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return runRegistry(ctx, regCfg, log, nil) }},
+		{"trust", "trust", trust, trustCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return roles.RunTrust(ctx, trustCfg, log, nil) }},
+		{"registry", "registry", reg, regCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return roles.RunRegistry(ctx, regCfg, log, nil) }},
 	}
 	for i := range sandboxGateways {
 		name := gatewayName(i)
@@ -215,7 +216,7 @@ func (s *sandbox) defineRoles() error {
 			return err
 		}
 		s.roles = append(s.roles, &role{name, "gateway", file, cfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error {
-			return runGateway(ctx, cfg, log, nil)
+			return roles.RunGateway(ctx, cfg, log, nil)
 		}})
 	}
 	return nil
@@ -229,7 +230,7 @@ func (s *sandbox) runRole(ctx context.Context, r *role) error {
 	}
 	logFile := s.path("logs", r.name+".log")
 	if !s.processes {
-		log, err := newLogger(config.Logging{Level: "info", Format: "json"}, logFile)
+		log, err := roles.NewLogger(config.Logging{Level: "info", Format: "json"}, logFile)
 		if err != nil {
 			return err
 		}

@@ -134,7 +134,7 @@ func (s *sandbox) verify(gateway int, archive []byte) ([]*asic.Report, error) {
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			return nil, err
 		}
-		report := asic.VerifyFile(bytes.NewReader(b), int64(len(b)), view, asic.Options{ClientName: view.Name})
+		report := asic.VerifyReader(bytes.NewReader(b), int64(len(b)), view, asic.Options{ClientName: view.Name})
 		report.File = name
 		reports = append(reports, report)
 	}

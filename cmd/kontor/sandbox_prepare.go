@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/gateway/serverconf"
 	"kontor/pki"
@@ -118,10 +119,10 @@ func (s *sandbox) prepareCertificates() error {
 	if err != nil {
 		return err
 	}
-	if _, err := initTrust(trust, "Sandbox CA", sandboxInstance, pki.P256); err != nil {
+	if _, err := roles.InitTrust(trust, "Sandbox CA", sandboxInstance, pki.P256); err != nil {
 		return err
 	}
-	authority, err := openTrust(trust, zap.NewNop())
+	authority, err := roles.OpenTrust(trust, zap.NewNop())
 	if err != nil {
 		return err
 	}
@@ -138,13 +139,13 @@ func (s *sandbox) prepareCertificates() error {
 		if err != nil {
 			return err
 		}
-		requests, err := initGateway(cfg, profile, pki.P256, pki.SubjectParams{
+		requests, err := roles.InitGateway(cfg, profile, pki.P256, pki.SubjectParams{
 			Server: cfg.Server, Member: cfg.Server.Owner(), MemberName: g.member, DNSName: gatewayName(i) + ".sandbox", Country: "FI"})
 		if err != nil {
 			return err
 		}
-		for usage, file := range map[pki.Usage]string{pki.Authentication: requests.auth, pki.Signing: requests.sign} {
-			csr, err := readDER(file, "CERTIFICATE REQUEST")
+		for usage, file := range map[pki.Usage]string{pki.Authentication: requests.Auth, pki.Signing: requests.Sign} {
+			csr, err := roles.ReadDER(file, "CERTIFICATE REQUEST")
 			if err != nil {
 				return err
 			}
@@ -152,10 +153,10 @@ func (s *sandbox) prepareCertificates() error {
 			if err != nil {
 				return err
 			}
-			if _, err := importCertificate(cfg, cert); err != nil {
+			if _, err := roles.ImportCertificate(cfg, cert); err != nil {
 				return err
 			}
-			if err := writePEM(nil, s.path("certificates", gatewayName(i)+"."+string(usage)+".pem"), "CERTIFICATE", cert.Raw); err != nil {
+			if err := roles.WritePEM(s.path("certificates", gatewayName(i)+"."+string(usage)+".pem"), "CERTIFICATE", cert.Raw); err != nil {
 				return err
 			}
 		}
@@ -243,10 +244,10 @@ func (s *sandbox) prepareRegistry() error {
 	if err != nil {
 		return err
 	}
-	if err := initRegistry(cfg, pki.P256); err != nil {
+	if err := roles.InitRegistry(cfg, pki.P256); err != nil {
 		return err
 	}
-	r, err := openRegistry(cfg, zap.NewNop())
+	r, err := roles.OpenRegistry(cfg, zap.NewNop())
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -16,18 +14,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/pki"
-	"kontor/pki/ca"
 )
 
 func newTrust() *cobra.Command {
@@ -51,7 +46,7 @@ func newTrust() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			cert, err := initTrust(cfg, name, instance, alg)
+			cert, err := roles.InitTrust(cfg, name, instance, alg)
 			if err != nil {
 				return err
 			}
@@ -73,12 +68,12 @@ func newTrust() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, err := newLogger(cfg.Logging)
+			log, err := roles.NewLogger(cfg.Logging)
 			if err != nil {
 				return err
 			}
 			defer log.Sync()
-			return runTrust(c.Context(), cfg, log, nil)
+			return roles.RunTrust(c.Context(), cfg, log, nil)
 		},
 	})
 
@@ -96,7 +91,7 @@ func newTrust() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			csr, err := readDER(csrFile, "CERTIFICATE REQUEST")
+			csr, err := roles.ReadDER(csrFile, "CERTIFICATE REQUEST")
 			if err != nil {
 				return err
 			}
@@ -105,7 +100,10 @@ func newTrust() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writePEM(c.OutOrStdout(), out, "CERTIFICATE", der)
+			if out == "-" {
+				return pem.Encode(c.OutOrStdout(), &pem.Block{Type: "CERTIFICATE", Bytes: der})
+			}
+			return roles.WritePEM(out, "CERTIFICATE", der)
 		},
 	})
 	issue.Flags().StringVar(&csrFile, "csr", "", "certificate request, PEM or DER")
@@ -150,11 +148,11 @@ func newTrust() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var all []issuedCert
+			var all []roles.IssuedCert
 			if err := json.Unmarshal(b, &all); err != nil {
 				return err
 			}
-			return printList(c.OutOrStdout(), output, all, []string{"SERIAL", "USAGE", "SUBJECT", "EXPIRES", "STATUS"}, func(i issuedCert) []string {
+			return printList(c.OutOrStdout(), output, all, []string{"SERIAL", "USAGE", "SUBJECT", "EXPIRES", "STATUS"}, func(i roles.IssuedCert) []string {
 				return []string{i.Serial, i.Usage, i.Subject, i.Expires.Format(time.DateOnly), i.Status}
 			})
 		},
@@ -175,167 +173,6 @@ func newTrust() *cobra.Command {
 		initialise, run, issue, revoke, list, group("config", "The configuration file", check))
 }
 
-// initTrust creates the authority of a configuration, and its passphrase if
-// there is none yet.
-func initTrust(cfg *config.Trust, name, instance string, alg pki.Algorithm) (*x509.Certificate, error) {
-	pass, err := newSecret(cfg.PassphraseFile, "passphrase_file")
-	if err != nil {
-		return nil, err
-	}
-	err = ca.Create(cfg.DataDir, pass, ca.CreateConfig{Name: name, Instance: instance, Algorithm: alg})
-	if err != nil {
-		return nil, err
-	}
-	der, err := readDER(filepath.Join(cfg.DataDir, "ca.pem"), "CERTIFICATE")
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
-}
-
-// newSecret returns the secret in a file, which it makes if it does not exist.
-func newSecret(file, key string) ([]byte, error) {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	switch {
-	case err == nil:
-		_, err = f.WriteString(rand.Text() + "\n")
-		if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return nil, err
-		}
-	case !errors.Is(err, os.ErrExist):
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	return secret(file, key)
-}
-
-// openTrust opens the authority of a configuration.
-func openTrust(cfg *config.Trust, log *zap.Logger) (*ca.CA, error) {
-	pass, err := secret(cfg.PassphraseFile, "passphrase_file")
-	if err != nil {
-		return nil, err
-	}
-	authority, err := ca.Open(cfg.DataDir, pass, ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Log: log})
-	if errors.Is(err, ca.ErrNotFound) {
-		return nil, fmt.Errorf("%w; run kontor trust init first", err)
-	}
-	return authority, err
-}
-
-// runTrust runs the trust services until ctx is done.
-func runTrust(ctx context.Context, cfg *config.Trust, log *zap.Logger, ready func()) error {
-	authority, err := openTrust(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer authority.Close()
-	socket := trustSocket(cfg)
-	// A socket that a killed process left behind keeps nobody out: the database
-	// above is locked by whoever runs.
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		l.Close()
-		return err
-	}
-	admin := &http.Server{Handler: trustAdmin(authority, log), ReadTimeout: 10 * time.Second}
-	go admin.Serve(l) // ends with Close
-	defer admin.Close()
-	return serve(ctx, log, []endpoint{
-		{key: "listen.http", addr: cfg.Listen.HTTP, handler: authority.Handler()},
-		{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(prometheus.NewRegistry(), []check{
-			{"database", func() error { _, err := authority.List(ctx); return err }},
-		})},
-	}, ready)
-}
-
-func trustSocket(cfg *config.Trust) string { return filepath.Join(cfg.DataDir, "admin.sock") }
-
-// issuedCert is one row of the list of issued certificates.
-type issuedCert struct {
-	Serial  string    `json:"serial"`
-	Usage   string    `json:"usage"`
-	Subject string    `json:"subject"`
-	Issued  time.Time `json:"issued"`
-	Expires time.Time `json:"expires"`
-	Status  string    `json:"status"`
-}
-
-// trustAdmin serves the operator through a socket that only the service's own
-// user can open.
-func trustAdmin(authority *ca.CA, log *zap.Logger) http.Handler {
-	refuse := func(w http.ResponseWriter, err error) {
-		status := http.StatusInternalServerError
-		if errors.Is(err, ca.ErrRequest) || errors.Is(err, ca.ErrUnknownSerial) || errors.Is(err, ca.ErrRevoked) || errors.Is(err, ca.ErrReason) {
-			status = http.StatusUnprocessableEntity
-		}
-		http.Error(w, err.Error(), status)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /issue", func(w http.ResponseWriter, r *http.Request) {
-		csr, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		usage, err := pki.ParseUsage(r.URL.Query().Get("usage"))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		validity, err := time.ParseDuration(r.URL.Query().Get("validity"))
-		if err != nil || validity < 0 {
-			http.Error(w, "validity is not a duration", http.StatusBadRequest)
-			return
-		}
-		cert, err := authority.Issue(r.Context(), csr, ca.Request{Usage: usage, Validity: validity})
-		if err != nil {
-			refuse(w, err)
-			return
-		}
-		log.Info("certificate issued", zap.String("usage", string(usage)), zap.Stringer("serial", cert.SerialNumber), zap.Stringer("subject", cert.Subject))
-		w.Write(cert.Raw)
-	})
-	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
-		serial, ok := new(big.Int).SetString(r.URL.Query().Get("serial"), 10)
-		var reason int
-		if _, err := fmt.Sscan(r.URL.Query().Get("reason"), &reason); err != nil || !ok {
-			http.Error(w, "serial and reason must be numbers", http.StatusBadRequest)
-			return
-		}
-		if err := authority.Revoke(r.Context(), serial, reason); err != nil {
-			refuse(w, err)
-			return
-		}
-		log.Info("certificate revoked", zap.Stringer("serial", serial), zap.Int("reason", reason))
-	})
-	mux.HandleFunc("GET /list", func(w http.ResponseWriter, r *http.Request) {
-		records, err := authority.List(r.Context())
-		if err != nil {
-			refuse(w, err)
-			return
-		}
-		all := []issuedCert{}
-		for _, rec := range records {
-			status := "good"
-			if !rec.Revoked.IsZero() {
-				status = "revoked " + rec.Revoked.UTC().Format(time.RFC3339)
-			}
-			all = append(all, issuedCert{rec.Certificate.SerialNumber.String(), string(rec.Usage), rec.Certificate.Subject.String(),
-				rec.Issued, rec.Certificate.NotAfter, status})
-		}
-		_ = json.NewEncoder(w).Encode(all) // the asker may have gone
-	})
-	return mux
-}
-
 // socketClient calls the operator's socket of a running role.
 type socketClient struct {
 	http *http.Client
@@ -344,7 +181,7 @@ type socketClient struct {
 
 func trustClient(cfg *config.Trust) *socketClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", trustSocket(cfg))
+		return new(net.Dialer).DialContext(ctx, "unix", roles.TrustSocket(cfg))
 	}
 	return &socketClient{&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Minute},
 		"kontor trust run"}
@@ -368,30 +205,4 @@ func (s *socketClient) call(ctx context.Context, method, path string, query url.
 		return nil, errors.New(strings.TrimSpace(string(b)))
 	}
 	return b, nil
-}
-
-// readDER reads a PEM or DER file.
-func readDER(file, kind string) ([]byte, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(b)
-	switch {
-	case block == nil && len(b) > 0 && b[0] == 0x30:
-		return b, nil
-	case block == nil || block.Type != kind:
-		return nil, fmt.Errorf("%s holds no %s", file, strings.ToLower(kind))
-	}
-	return block.Bytes, nil
-}
-
-// writePEM writes one PEM block to a file, or to w for "-".
-func writePEM(w io.Writer, file, kind string, der []byte) error {
-	b := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if file == "-" {
-		_, err := w.Write(b)
-		return err
-	}
-	return os.WriteFile(file, b, 0o644)
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package roles assembles the servers of Kontor from their configurations:
+// gateway, registry, trust services. It is wiring; what it wires knows nothing
+// of it.
+package roles
 
 import (
 	"context"
@@ -127,9 +130,9 @@ func observe(registry *prometheus.Registry, checks []check) http.Handler {
 	return mux
 }
 
-// newLogger returns the logger of a role, to files or else standard error.
+// NewLogger returns the logger of a role, to files or else standard error.
 // Nothing is sampled away: one line per exchange is a promise.
-func newLogger(c config.Logging, files ...string) (*zap.Logger, error) {
+func NewLogger(c config.Logging, files ...string) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(c.Level)
 	if err != nil {
 		return nil, err

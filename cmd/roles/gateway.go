@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package roles
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"kontor/config"
+	"kontor/gateway"
+	"kontor/gateway/admin"
+	"kontor/gateway/message"
+	"kontor/gateway/msglog"
+	"kontor/gateway/serverconf"
+	"kontor/gateway/signer"
+	"kontor/gateway/tunnel"
+	"kontor/pki"
+	"kontor/pki/asic"
+	"kontor/pki/ocsp"
+	"kontor/pki/tsa"
+	"kontor/registry/globalconf"
+	"kontor/registry/id"
+)
+
+func tokenDir(cfg *config.Gateway) string { return filepath.Join(cfg.DataDir, "token") }
+
+// Requests are the files of certificate requests that InitGateway writes.
+type Requests struct{ Auth, Sign string }
+
+// InitGateway makes token, keys, requests, internal TLS certificate and an
+// empty list of clients.
+func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, params pki.SubjectParams) (*Requests, error) {
+	pin, err := NewSecret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, err
+	}
+	token, err := pki.CreateToken(tokenDir(cfg), pin)
+	if err != nil {
+		return nil, err
+	}
+	out := &Requests{filepath.Join(cfg.DataDir, "auth.csr.pem"), filepath.Join(cfg.DataDir, "sign.csr.pem")}
+	for _, k := range []struct {
+		usage   pki.Usage
+		file    string
+		subject func(pki.SubjectParams) ([]byte, error)
+	}{{pki.Authentication, out.Auth, profile.AuthSubject}, {pki.Signing, out.Sign, profile.SignSubject}} {
+		subject, err := k.subject(params)
+		if err != nil {
+			return nil, err
+		}
+		key, err := token.Generate(string(k.usage), k.usage, alg)
+		if err != nil {
+			return nil, err
+		}
+		var dns []string
+		if params.DNSName != "" {
+			dns = []string{params.DNSName}
+		}
+		csr, err := key.CSR(subject, dns)
+		if err != nil {
+			return nil, err
+		}
+		if err := WritePEM(k.file, "CERTIFICATE REQUEST", csr); err != nil {
+			return nil, err
+		}
+	}
+	if err := newInternalTLS(cfg); err != nil {
+		return nil, err
+	}
+	if _, err := serverconf.Create(serverconf.Config{Path: cfg.ServerConf()}, &serverconf.Model{}); err != nil {
+		return nil, err
+	}
+	key, err := admin.CreateTokens(adminTokens(cfg), "local", admin.RoleOperator, admin.RoleAuditor)
+	if err != nil {
+		return nil, err
+	}
+	return out, os.WriteFile(AdminKeyFile(cfg), []byte(key+"\n"), 0o600)
+}
+
+// ImportCertificate gives a certificate to its key and activates it.
+func ImportCertificate(cfg *config.Gateway, cert *x509.Certificate) (*pki.Key, error) {
+	pin, err := Secret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return nil, err
+	}
+	token, err := pki.OpenToken(tokenDir(cfg), pin)
+	if err != nil {
+		return nil, err
+	}
+	state := pki.StateRegistered
+	if pki.IsAuthCert(cert) {
+		state = pki.StateSaved // until the registry lists it
+	}
+	return token.AddCertificate(cert, pki.CertStatus{State: state, Active: true})
+}
+
+// Hashes of the API keys, and the key of commands on this machine.
+func adminTokens(cfg *config.Gateway) string  { return filepath.Join(cfg.DataDir, "admin-keys.json") }
+func AdminKeyFile(cfg *config.Gateway) string { return filepath.Join(cfg.DataDir, "admin.key") }
+
+// The internal TLS certificate is what information systems and administrators
+// see; they pin it.
+func InternalTLSFiles(cfg *config.Gateway) (cert, key string) {
+	return filepath.Join(cfg.DataDir, "internal.pem"), filepath.Join(cfg.DataDir, "internal.key")
+}
+
+func newInternalTLS(cfg *config.Gateway) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: cfg.Server.Code()},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(20, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		DNSNames: []string{host, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, BasicConstraintsValid: true,
+	}
+	for _, addr := range []string{cfg.Listen.Admin, cfg.Listen.ConsumerTLS} {
+		if h, _, err := net.SplitHostPort(addr); err == nil {
+			if ip := net.ParseIP(h); ip != nil && !ip.IsUnspecified() {
+				template.IPAddresses = append(template.IPAddresses, ip)
+			}
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	certFile, keyFile := InternalTLSFiles(cfg)
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
+		return err
+	}
+	return WritePEM(certFile, "CERTIFICATE", der)
+}
+
+// RunGateway runs a security server until ctx is done.
+func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready func()) error {
+	pin, err := Secret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return err
+	}
+	token, err := pki.OpenToken(tokenDir(cfg), pin)
+	if errors.Is(err, pki.ErrNoToken) {
+		return fmt.Errorf("%w; run kontor gateway init first", err)
+	}
+	if err != nil {
+		return err
+	}
+	internal, err := tls.LoadX509KeyPair(InternalTLSFiles(cfg))
+	if err != nil {
+		return fmt.Errorf("internal TLS certificate: %w", err)
+	}
+	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: []*x509.Certificate{internal.Leaf}})
+	if err != nil {
+		return err
+	}
+
+	tokens, err := admin.LoadTokens(adminTokens(cfg))
+	if err != nil {
+		return err
+	}
+
+	dialer := &net.Dialer{Timeout: 30 * time.Second}
+	if cfg.Address != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(cfg.Address)}
+	}
+	web := &http.Client{
+		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       time.Minute,
+	}
+	global, err := globalconf.NewClient(globalconf.ClientConfig{
+		AnchorFile: cfg.Anchor, Dir: filepath.Join(cfg.DataDir, "globalconf"), HTTP: web,
+		Interval: cfg.GlobalConf.Interval, AllowedFederations: cfg.GlobalConf.Federations, Log: log.Named("globalconf"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := global.Update(ctx); err != nil && ctx.Err() == nil {
+		log.Warn("the global configuration could not be downloaded; trying on", zap.Error(err))
+	}
+
+	keys, err := signer.New(signer.Config{
+		Token: token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: web}), View: global.View, Server: cfg.Server,
+		Dir: filepath.Join(cfg.DataDir, "ocsp"), Log: log.Named("signer"),
+	})
+	if err != nil {
+		return err
+	}
+	peers := tunnel.NewVerifier(tunnel.VerifierConfig{})
+	identity := func(view *globalconf.View) (*tls.Certificate, error) {
+		auth, err := keys.Auth(view)
+		if err != nil {
+			return nil, err
+		}
+		return &auth.Certificate, nil
+	}
+	client, err := tunnel.NewClient(tunnel.ClientConfig{
+		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext,
+	})
+	defer client.Close()
+
+	metrics := prometheus.NewRegistry()
+	syncs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kontor_log_sync_seconds", Help: "Duration of the message log's flushes to disk.",
+		Buckets: prometheus.ExponentialBuckets(.0001, 2, 16)})
+	messages, err := msglog.Open(msglog.Config{
+		Dir: filepath.Join(cfg.DataDir, "messagelog"), Stamp: stamper(cfg, global, web), HasTSA: func() bool { return len(approvedTSAs(cfg, global.View())) > 0 },
+		Interval: stampInterval(cfg, global), MinInterval: cfg.MessageLog.StampInterval, RetryInterval: cfg.MessageLog.StampInterval,
+		FailurePeriod: orNever(cfg.MessageLog.StampGrace), BodyPolicy: bodyPolicy(cfg), Reserve: int64(cfg.MessageLog.DiskReserve),
+		ObserveSync: func(d time.Duration) { syncs.Observe(d.Seconds()) }, Log: log.Named("messagelog"),
+	})
+	if err != nil {
+		return err
+	}
+	defer messages.Close()
+
+	measures := gateway.NewMetrics()
+	gw, err := gateway.New(gateway.Config{
+		Server: cfg.Server, View: global.View, Conf: conf, Signer: keys, Tunnel: client, Peers: peers, Log: messages,
+		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
+			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: int64(cfg.MessageLog.DiskReserve)},
+		Verifier: asic.NewVerifier(time.Now),
+		Limits:   gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
+		Metrics:  measures, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	metrics.MustRegister(measures, syncs)
+	registerState(metrics, messages, global, keys)
+
+	// The log outlives the listeners: exchanges under way are still written.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	tasks, _ := errgroup.WithContext(background)
+	tasks.Go(func() error { return messages.Run(background) })
+	tasks.Go(func() error { return keys.Run(background) })
+	tasks.Go(func() error { return global.Run(background) })
+	g.Go(func() error { return reloadOnHangup(ctx, log, conf) })
+	g.Go(func() error {
+		return serve(ctx, log, []endpoint{
+			{key: "listen.consumer", addr: cfg.Listen.Consumer, handler: consumerHandler(gw, messages, conf, log)},
+			{key: "listen.consumer_tls", addr: cfg.Listen.ConsumerTLS, handler: consumerHandler(gw, messages, conf, log),
+				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}, ClientAuth: tls.RequestClientCert}},
+			{key: "listen.peer", addr: cfg.Listen.Peer, handler: http.HandlerFunc(gw.ServeServer), tls: tunnel.ServerTLS(identity, global.View)},
+			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
+			{key: "listen.admin", addr: cfg.Listen.Admin, handler: admin.Handler(admin.Config{Log: messages, Keys: keys.Status, Tokens: tokens, Logger: log.Named("admin")}),
+				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},
+			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages))},
+		}, ready)
+	})
+	err = g.Wait()
+	if e := gw.Wait(background); err == nil {
+		err = e
+	}
+	stop()
+	return errors.Join(err, tasks.Wait())
+}
+
+// consumerHandler serves local information systems: REST messages and signed
+// documents.
+func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf.Store, log *zap.Logger) http.Handler {
+	asicHandler := msglog.Handler(msglog.HandlerConfig{Log: messages, Logger: log.Named("asic"),
+		Authenticate: func(r *http.Request, client id.Client) error {
+			var peer *x509.Certificate
+			if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+				peer = r.TLS.PeerCertificates[0]
+			}
+			return conf.Conf().AuthenticateClient(client, r.TLS != nil, peer)
+		}})
+	// Not a ServeMux: it cleans paths, and those of messages are not ours to clean.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/asic" && r.Method == http.MethodGet {
+			asicHandler.ServeHTTP(w, r)
+			return
+		}
+		gw.ServeClient(w, r)
+	})
+}
+
+// approvedTSAs returns the time-stamping authorities that this gateway may use.
+func approvedTSAs(cfg *config.Gateway, view *globalconf.View) []globalconf.TSA {
+	if view == nil {
+		return nil
+	}
+	all := view.TSAs(cfg.Server.Owner().Instance())
+	if cfg.MessageLog.TimestampingURL == "" {
+		return all
+	}
+	for _, t := range all {
+		if t.URL == cfg.MessageLog.TimestampingURL {
+			return []globalconf.TSA{t}
+		}
+	}
+	return nil
+}
+
+// stamper asks the approved time-stamping authorities in their order.
+func stamper(cfg *config.Gateway, global *globalconf.Client, web *http.Client) func(context.Context, []byte) (*tsa.Token, error) {
+	client := tsa.NewClient(tsa.ClientConfig{HTTP: web})
+	return func(ctx context.Context, data []byte) (*tsa.Token, error) {
+		view := global.View()
+		authorities := approvedTSAs(cfg, view)
+		if len(authorities) == 0 {
+			return nil, msglog.ErrNoTSA
+		}
+		var failed []error
+		for _, a := range authorities {
+			token, err := client.Stamp(ctx, a.URL, data, view.TSACertificates())
+			if err == nil {
+				return token, nil
+			}
+			failed = append(failed, fmt.Errorf("%s (%s): %w", a.Name, a.URL, err))
+		}
+		return nil, errors.Join(failed...)
+	}
+}
+
+func stampInterval(cfg *config.Gateway, global *globalconf.Client) func() time.Duration {
+	return func() time.Duration {
+		if cfg.MessageLog.StampInterval > 0 {
+			return cfg.MessageLog.StampInterval
+		}
+		if view := global.View(); view != nil {
+			return view.TimestampInterval()
+		}
+		return msglog.DefaultInterval
+	}
+}
+
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+func bodyPolicy(cfg *config.Gateway) msglog.BodyPolicy {
+	if cfg.MessageLog.Bodies {
+		return msglog.FullBodies
+	}
+	return msglog.NoBodies
+}
+
+// reloadOnHangup reads clients, services and access rights again on SIGHUP.
+func reloadOnHangup(ctx context.Context, log *zap.Logger, conf *serverconf.Store) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			if err := conf.Reload(); err != nil {
+				log.Error("clients and services were not reloaded; the old ones stay", zap.Error(err))
+			} else {
+				log.Info("clients and services reloaded")
+			}
+		}
+	}
+}
+
+// gatewayChecks are the conditions under which a gateway can carry messages.
+func gatewayChecks(global *globalconf.Client, keys *signer.Signer, messages *msglog.Log) []check {
+	return []check{
+		{"globalconf", func() error {
+			view := global.View()
+			if view == nil {
+				return errors.New("no global configuration yet; is the registry of the anchor reachable?")
+			}
+			return view.Valid(time.Now())
+		}},
+		{"authentication key", func() error { _, err := keys.Auth(global.View()); return err }},
+		{"signing key", func() error {
+			for _, k := range keys.Status() {
+				if k.Usage == pki.Signing && k.Usable {
+					return nil
+				}
+			}
+			return signer.ErrNoKey
+		}},
+		{"message log", func() error {
+			s := messages.Stats()
+			if s.Failed == nil && !s.RefuseAt.IsZero() && time.Now().After(s.RefuseAt) {
+				return fmt.Errorf("time-stamping has failed since %s: %w", s.FailingSince.Format(time.RFC3339), s.StampError)
+			}
+			return s.Failed
+		}},
+	}
+}
+
+// registerState exposes what operators must watch before it hurts.
+func registerState(r *prometheus.Registry, messages *msglog.Log, global *globalconf.Client, keys *signer.Signer) {
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	seconds := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return time.Until(t).Seconds()
+	}
+	gauge("kontor_log_records", "Records in the message log.", func() float64 { return float64(messages.Stats().Records) })
+	gauge("kontor_log_unstamped", "Records that wait for a time-stamp.", func() float64 { return float64(messages.Stats().Unstamped) })
+	gauge("kontor_log_oldest_unstamped_seconds", "Age of the oldest record without a time-stamp.", func() float64 { return -seconds(messages.Stats().OldestUnstamped) })
+	gauge("kontor_log_refuse_in_seconds", "Time until messages are refused because time-stamping fails; 0: it works.", func() float64 { return seconds(messages.Stats().RefuseAt) })
+	gauge("kontor_log_bytes", "Size of the message log without body files.", func() float64 { return float64(messages.Stats().Bytes) })
+	gauge("kontor_log_body_bytes", "Size of the message log's body files.", func() float64 { return float64(messages.Stats().BodyBytes) })
+	gauge("kontor_log_free_bytes", "Free space on the disk of the message log; -1: unknown.", func() float64 { return float64(messages.Stats().FreeBytes) })
+	gauge("kontor_globalconf_expires_seconds", "Time until the global configuration expires.", func() float64 {
+		if view := global.View(); view != nil {
+			return seconds(view.Expires())
+		}
+		return 0
+	})
+	gauge("kontor_keys_unusable", "Certificates of this gateway that cannot be used now.", func() float64 {
+		n := 0
+		for _, k := range keys.Status() {
+			if !k.Usable {
+				n++
+			}
+		}
+		return float64(n)
+	})
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package roles
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"os/user"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"kontor/config"
+	"kontor/pki"
+	"kontor/registry"
+)
+
+// operator names who changes the registry from this machine.
+func operator(why string) registry.Author {
+	who := "operator"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	return registry.Author{Who: who, Why: why}
+}
+
+// InitRegistry creates the registry of a configuration, and its PIN if there
+// is none yet.
+func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
+	pin, err := NewSecret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return err
+	}
+	return registry.Create(cfg.DataDir, pin, registry.CreateConfig{
+		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: operator("kontor registry init")})
+}
+
+// OpenRegistry opens the registry of a configuration.
+func OpenRegistry(cfg *config.Registry, log *zap.Logger) (*registry.Registry, error) {
+	pin, err := Secret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return nil, err
+	}
+	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Log: log})
+}
+
+// applyEcosystem makes the state what the ecosystem file declares.
+func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger) error {
+	if cfg.Ecosystem == "" {
+		return nil
+	}
+	eco, err := registry.LoadEcosystem(cfg.Ecosystem)
+	if err != nil {
+		return err
+	}
+	changes, err := registry.Plan(r.State(), eco)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Apply(ctx, operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
+		return err
+	}
+	log.Info("ecosystem file applied", zap.String("file", cfg.Ecosystem), zap.Int("changes", len(changes)))
+	return nil
+}
+
+// RunRegistry runs a registry until ctx is done.
+func RunRegistry(ctx context.Context, cfg *config.Registry, log *zap.Logger, ready func()) error {
+	r, err := OpenRegistry(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := applyEcosystem(ctx, cfg, r, log); err != nil {
+		return err
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kontor_published_expires_seconds", Help: "Time until the published configuration expires.",
+	}, func() float64 { return time.Until(r.Status().Expires).Seconds() }))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.Run(ctx) })
+	g.Go(func() error {
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hup:
+				if err := applyEcosystem(ctx, cfg, r, log); err != nil {
+					log.Error("the ecosystem file was not applied; nothing has changed", zap.Error(err))
+				}
+			}
+		}
+	})
+	g.Go(func() error {
+		return serve(ctx, log, []endpoint{
+			{key: "listen.http", addr: cfg.Listen.HTTP, handler: r.Handler()},
+			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
+				{"publication", func() error {
+					if s := r.Status(); !s.Healthy {
+						return errors.New("no valid configuration is published: " + s.Error)
+					}
+					return nil
+				}},
+			})},
+		}, ready)
+	})
+	return g.Wait()
+}

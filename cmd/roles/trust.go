@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package roles
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"kontor/config"
+	"kontor/pki"
+	"kontor/pki/ca"
+)
+
+// InitTrust creates the authority of a configuration, and its passphrase if
+// there is none yet.
+func InitTrust(cfg *config.Trust, name, instance string, alg pki.Algorithm) (*x509.Certificate, error) {
+	pass, err := NewSecret(cfg.PassphraseFile, "passphrase_file")
+	if err != nil {
+		return nil, err
+	}
+	err = ca.Create(cfg.DataDir, pass, ca.CreateConfig{Name: name, Instance: instance, Algorithm: alg})
+	if err != nil {
+		return nil, err
+	}
+	der, err := ReadDER(filepath.Join(cfg.DataDir, "ca.pem"), "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// OpenTrust opens the authority of a configuration.
+func OpenTrust(cfg *config.Trust, log *zap.Logger) (*ca.CA, error) {
+	pass, err := Secret(cfg.PassphraseFile, "passphrase_file")
+	if err != nil {
+		return nil, err
+	}
+	authority, err := ca.Open(cfg.DataDir, pass, ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Log: log})
+	if errors.Is(err, ca.ErrNotFound) {
+		return nil, fmt.Errorf("%w; run kontor trust init first", err)
+	}
+	return authority, err
+}
+
+// RunTrust runs the trust services until ctx is done.
+func RunTrust(ctx context.Context, cfg *config.Trust, log *zap.Logger, ready func()) error {
+	authority, err := OpenTrust(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer authority.Close()
+	socket := TrustSocket(cfg)
+	// A socket that a killed process left behind keeps nobody out: the database
+	// above is locked by whoever runs.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		l.Close()
+		return err
+	}
+	admin := &http.Server{Handler: trustAdmin(authority, log), ReadTimeout: 10 * time.Second}
+	go admin.Serve(l) // ends with Close
+	defer admin.Close()
+	return serve(ctx, log, []endpoint{
+		{key: "listen.http", addr: cfg.Listen.HTTP, handler: authority.Handler()},
+		{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(prometheus.NewRegistry(), []check{
+			{"database", func() error { _, err := authority.List(ctx); return err }},
+		})},
+	}, ready)
+}
+
+// TrustSocket is where a running authority takes the orders of its operator.
+func TrustSocket(cfg *config.Trust) string { return filepath.Join(cfg.DataDir, "admin.sock") }
+
+// IssuedCert is one row of the list of issued certificates.
+type IssuedCert struct {
+	Serial  string    `json:"serial"`
+	Usage   string    `json:"usage"`
+	Subject string    `json:"subject"`
+	Issued  time.Time `json:"issued"`
+	Expires time.Time `json:"expires"`
+	Status  string    `json:"status"`
+}
+
+// trustAdmin serves the operator through a socket that only the service's own
+// user can open.
+func trustAdmin(authority *ca.CA, log *zap.Logger) http.Handler {
+	refuse := func(w http.ResponseWriter, err error) {
+		status := http.StatusInternalServerError
+		if errors.Is(err, ca.ErrRequest) || errors.Is(err, ca.ErrUnknownSerial) || errors.Is(err, ca.ErrRevoked) || errors.Is(err, ca.ErrReason) {
+			status = http.StatusUnprocessableEntity
+		}
+		http.Error(w, err.Error(), status)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /issue", func(w http.ResponseWriter, r *http.Request) {
+		csr, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		usage, err := pki.ParseUsage(r.URL.Query().Get("usage"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		validity, err := time.ParseDuration(r.URL.Query().Get("validity"))
+		if err != nil || validity < 0 {
+			http.Error(w, "validity is not a duration", http.StatusBadRequest)
+			return
+		}
+		cert, err := authority.Issue(r.Context(), csr, ca.Request{Usage: usage, Validity: validity})
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		log.Info("certificate issued", zap.String("usage", string(usage)), zap.Stringer("serial", cert.SerialNumber), zap.Stringer("subject", cert.Subject))
+		w.Write(cert.Raw)
+	})
+	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
+		serial, ok := new(big.Int).SetString(r.URL.Query().Get("serial"), 10)
+		var reason int
+		if _, err := fmt.Sscan(r.URL.Query().Get("reason"), &reason); err != nil || !ok {
+			http.Error(w, "serial and reason must be numbers", http.StatusBadRequest)
+			return
+		}
+		if err := authority.Revoke(r.Context(), serial, reason); err != nil {
+			refuse(w, err)
+			return
+		}
+		log.Info("certificate revoked", zap.Stringer("serial", serial), zap.Int("reason", reason))
+	})
+	mux.HandleFunc("GET /list", func(w http.ResponseWriter, r *http.Request) {
+		records, err := authority.List(r.Context())
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		all := []IssuedCert{}
+		for _, rec := range records {
+			status := "good"
+			if !rec.Revoked.IsZero() {
+				status = "revoked " + rec.Revoked.UTC().Format(time.RFC3339)
+			}
+			all = append(all, IssuedCert{rec.Certificate.SerialNumber.String(), string(rec.Usage), rec.Certificate.Subject.String(),
+				rec.Issued, rec.Certificate.NotAfter, status})
+		}
+		_ = json.NewEncoder(w).Encode(all) // the asker may have gone
+	})
+	return mux
+}
