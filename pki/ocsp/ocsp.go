@@ -166,7 +166,7 @@ func readExtensions(s cryptobyte.String) ([]extension, bool) {
 		var e extension
 		var one, value cryptobyte.String
 		if !seq.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&e.oid) ||
-			!one.ReadOptionalASN1Boolean(&e.critical, cbasn1.BOOLEAN, false) ||
+			!readBoolean(&one, &e.critical) ||
 			!one.ReadASN1(&value, cbasn1.OCTET_STRING) || !one.Empty() {
 			return nil, false
 		}
@@ -174,6 +174,12 @@ func readExtensions(s cryptobyte.String) ([]extension, bool) {
 		all = append(all, e)
 	}
 	return all, true
+}
+
+// readBoolean reads a BOOLEAN DEFAULT FALSE.
+func readBoolean(s *cryptobyte.String, b *bool) bool {
+	*b = false
+	return !s.PeekASN1Tag(cbasn1.BOOLEAN) || s.ReadASN1Boolean(b)
 }
 
 // readTime reads a GeneralizedTime as RFC 5280 restricts it.

@@ -190,7 +190,7 @@ func TestResponderEchoes(t *testing.T) {
 		List: []oneRequest{{ID: bare}, {ID: plain}, {ID: idOf(t, f.revoked.cert, f.ca.cert)}, {ID: idOf(t, f.stranger.cert, f.good.cert)}},
 		Extensions: []pkix.Extension{
 			{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}},
-			{Id: oidNonce, Value: nonce},
+			{Id: oidNonce, Critical: true, Value: nonce},
 		},
 	}}))
 	d := answer(t, der)

@@ -76,9 +76,9 @@ func TestRealEvidence(t *testing.T) {
 	ca := &pki.Authority{Cert: certificate(t, certs[0]), Profile: fi}
 	responder := certificate(t, certs[1])
 	for name, member := range map[string]string{
-		"valid-batch-ts":       "DEV/COM/1234",
+		"valid-batch-ts":       "DEV/COM/4321",
 		"valid-non-batch-rest": "DEV/COM/1234",
-		"valid-signed-message": "DEV/COM/1234",
+		"valid-signed-message": "DEV/COM/4321",
 	} {
 		z, err := zip.OpenReader(vectors + name + ".asice")
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,9 @@ func TestVerify(t *testing.T) {
 			r, err := ocsp.Verify(der, leaf.cert, ca.cert, tt.responders, at, tt.policy)
 			if !errors.Is(err, tt.want) || (r == nil) != (tt.want != nil) {
 				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if strings.HasPrefix(tt.name, "critical") && !strings.Contains(err.Error(), "critical") {
+				t.Errorf("refused for another reason: %v", err)
 			}
 			if err == nil && (!bytes.Equal(r.Raw, der) || !r.ThisUpdate.Equal(d.Responses[0].ThisUpdate) ||
 				!r.NextUpdate.Equal(d.Responses[0].NextUpdate) || !r.ProducedAt.Equal(noon)) {

@@ -156,7 +156,7 @@ func (t *tstInfo) parse(s cryptobyte.String) error {
 	}
 	if !info.ReadASN1Integer(t.serial) || !readTime(&info, &t.time) ||
 		!info.SkipOptionalASN1(cbasn1.SEQUENCE) || // accuracy
-		!info.ReadOptionalASN1Boolean(&ordering, cbasn1.BOOLEAN, false) {
+		!readBoolean(&info, &ordering) {
 		return malformed("TSTInfo")
 	}
 	if info.PeekASN1Tag(cbasn1.INTEGER) {
@@ -206,6 +206,12 @@ func readAlgorithm(s *cryptobyte.String) (asn1.ObjectIdentifier, bool) {
 	return oid, seq.Empty() || bytes.Equal(seq, asn1.NullBytes)
 }
 
+// readBoolean reads a BOOLEAN DEFAULT FALSE.
+func readBoolean(s *cryptobyte.String, b *bool) bool {
+	*b = false
+	return !s.PeekASN1Tag(cbasn1.BOOLEAN) || s.ReadASN1Boolean(b)
+}
+
 // readTime reads a GeneralizedTime with or without fraction (RFC 3161, 2.4.2),
 // which the library does not.
 func readTime(s *cryptobyte.String, t *time.Time) bool {
@@ -232,7 +238,7 @@ func readExtensions(s cryptobyte.String) (critical, ok bool) {
 		var oid asn1.ObjectIdentifier
 		var c bool
 		if !s.ReadASN1(&one, cbasn1.SEQUENCE) || !one.ReadASN1ObjectIdentifier(&oid) ||
-			!one.ReadOptionalASN1Boolean(&c, cbasn1.BOOLEAN, false) ||
+			!readBoolean(&one, &c) ||
 			!one.ReadASN1(&value, cbasn1.OCTET_STRING) || !one.Empty() {
 			return false, false
 		}

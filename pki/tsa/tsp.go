@@ -100,7 +100,7 @@ func parseRequest(der []byte) (*request, failure, bool) {
 			return nil, badDataFormat, false
 		}
 	}
-	if !seq.ReadOptionalASN1Boolean(&q.certReq, cbasn1.BOOLEAN, false) ||
+	if !readBoolean(&seq, &q.certReq) ||
 		!seq.ReadOptionalASN1(&exts, &q.extended, explicit(0)) || !seq.Empty() {
 		return nil, badDataFormat, false
 	}
