@@ -27,7 +27,7 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	if !r.Sender.IsZero() {
 		line("message", "%s %s", r.Protocol, r.Direction)
-		client, owner := named(r.Client, r.ClientName), named(r.Service.Owner(), r.OwnerName)
+		client, owner := named(r.Client, r.ClientName), named(r.Owner, r.OwnerName)
 		if r.Direction == "response" {
 			line("from", "%s", owner)
 			line("to", "%s", client)
@@ -102,14 +102,58 @@ func printable(s string) string {
 	}, s)
 }
 
-// PrintJSON writes reports as one JSON document: an object for one, an array
-// for several.
-func PrintJSON(w io.Writer, reports ...*Report) error {
+// Results are the reports on all containers that a command was given.
+type Results struct {
+	Valid bool `json:"valid"` // all of them are
+	// Configuration says in words where the global configuration comes from
+	// and whether its signature was verified.
+	Configuration string    `json:"configuration"`
+	Reports       []*Report `json:"reports"`
+}
+
+// NewResults collects reports. No report at all is not valid.
+func NewResults(configuration string, reports []*Report) *Results {
+	r := &Results{Valid: len(reports) > 0, Configuration: configuration, Reports: reports}
+	for _, one := range reports {
+		r.Valid = r.Valid && one.Valid
+	}
+	return r
+}
+
+// Print writes all reports for people; the last line is the verdict on all.
+func (r *Results) Print(w io.Writer) error {
+	if _, err := fmt.Fprintf(w, "global configuration: %s\n\n", printable(r.Configuration)); err != nil {
+		return err
+	}
+	valid := 0
+	for i, one := range r.Reports {
+		if i > 0 {
+			if _, err := io.WriteString(w, "\n"); err != nil {
+				return err
+			}
+		}
+		if err := one.Print(w); err != nil {
+			return err
+		}
+		if one.Valid {
+			valid++
+		}
+	}
+	if len(r.Reports) == 1 {
+		return nil
+	}
+	verdict := "VALID"
+	if !r.Valid {
+		verdict = "INVALID"
+	}
+	_, err := fmt.Fprintf(w, "\n%s: %d of %d containers are valid\n", verdict, valid, len(r.Reports))
+	return err
+}
+
+// PrintJSON writes the results for scripts.
+func (r *Results) PrintJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	if len(reports) == 1 {
-		return e.Encode(reports[0])
-	}
-	return e.Encode(reports)
+	return e.Encode(r)
 }

@@ -31,7 +31,7 @@ const (
 	CheckSender       = "sender"
 	CheckReferences   = "signature references"
 	CheckHashChain    = "hash chain"
-	CheckDigest       = "digest of " // + the entry
+	CheckDigest       = "digest of " // + the entry, or "signed properties"
 	CheckSignature    = "XML signature"
 	CheckTSChain      = "time-stamp chain"
 	CheckTSImprint    = "time-stamp imprint"
@@ -50,15 +50,16 @@ type Report struct {
 	Protocol  string `json:"protocol,omitempty"`  // "REST" or "SOAP"
 	Direction string `json:"direction,omitempty"` // "request" or "response"
 	// Sender is the client of a request, the service's owner in a response;
-	// Client and Service are always the two ends of the exchange.
-	Sender     id.Client  `json:"sender,omitzero"`
-	SenderName string     `json:"sender_name,omitempty"`
-	Client     id.Client  `json:"client,omitzero"`
-	ClientName string     `json:"client_name,omitempty"`
-	Service    id.Service `json:"service,omitzero"`
-	OwnerName  string     `json:"service_owner_name,omitempty"`
-	MessageID  string     `json:"message_id,omitempty"`
-	RequestID  string     `json:"request_id,omitempty"`
+	// Client and Owner are always the two ends of the exchange.
+	Sender     id.Client `json:"sender,omitzero"`
+	SenderName string    `json:"sender_name,omitempty"`
+	Client     id.Client `json:"client,omitzero"`
+	ClientName string    `json:"client_name,omitempty"`
+	Owner      id.Client `json:"service_owner,omitzero"`
+	OwnerName  string    `json:"service_owner_name,omitempty"`
+	Service    string    `json:"service,omitempty"` // with its version, in SOAP
+	MessageID  string    `json:"message_id,omitempty"`
+	RequestID  string    `json:"request_id,omitempty"`
 
 	Stamped time.Time `json:"stamped,omitzero"` // by the time-stamp
 	TSA     string    `json:"tsa,omitempty"`    // subject of its certificate
@@ -124,9 +125,9 @@ type Options struct {
 	ClientName func(id.Client) string
 }
 
-// VerifyFile reads a container and judges it. A file that is no container
-// gives a report that says so.
-func VerifyFile(r io.ReaderAt, size int64, trust Trust, o Options) *Report {
+// VerifyReader reads a container and judges it. What is no container gives a
+// report that says so.
+func VerifyReader(r io.ReaderAt, size int64, trust Trust, o Options) *Report {
 	return VerifyContainer(open(r, size), trust, o)
 }
 
@@ -145,6 +146,8 @@ func VerifyContainer(c *Container, trust Trust, o Options) *Report {
 	j.Valid = len(j.Failed()) == 0
 	return j.Report
 }
+
+const signedProperties = "signed properties"
 
 type judge struct {
 	*Report
@@ -201,12 +204,21 @@ func (j *judge) sender() {
 	if h.response {
 		j.Direction = "response"
 	}
-	j.Sender, j.Client, j.Service = h.sender(), h.client, h.service
+	j.Sender, j.Client, j.Owner, j.Service = h.sender(), h.client, h.service.Owner(), h.service.String()
 	j.MessageID, j.RequestID = h.id, h.requestID
-	if name := j.options.ClientName; name != nil {
-		j.SenderName, j.ClientName, j.OwnerName = name(j.Sender), name(h.client), name(h.service.Owner())
-	}
+	j.SenderName, j.ClientName, j.OwnerName = j.name(j.Sender), j.name(j.Client), j.name(j.Owner)
 	j.check(CheckSender, nil, "%s", j.Sender)
+}
+
+// name returns the display name of a subsystem, or else of its member.
+func (j *judge) name(c id.Client) string {
+	if j.options.ClientName == nil {
+		return ""
+	}
+	if name := j.options.ClientName(c); name != "" {
+		return name
+	}
+	return j.options.ClientName(c.Member().Client())
 }
 
 func (j *judge) signature() {
@@ -224,7 +236,12 @@ func (j *judge) signature() {
 		}
 	}
 	j.references()
-	j.check(CheckSignature, sig.Verify(), "made with the key of the signing certificate")
+	switch err := sig.Verify(); {
+	case errors.Is(err, xades.ErrReference):
+		j.check(CheckDigest+signedProperties, err, "")
+	default:
+		j.check(CheckSignature, err, "made with the key of the signing certificate")
+	}
 	j.timestamp()
 	j.certificate()
 }
@@ -259,30 +276,42 @@ func (j *judge) references() {
 			errs = append(errs, fmt.Errorf("it refers to %.100q, which is not there", ref.URI))
 		}
 	}
+	var chainErr error
 	if chained {
-		if err := j.hashChain(parts); err != nil {
-			j.check(CheckHashChain, err, "")
-		} else {
-			j.check(CheckHashChain, nil, "leads from the message to the signature")
-		}
+		chainErr = j.hashChain(parts)
 	} else if c.SigChainResult != nil {
 		errs = append(errs, errors.New("it does not refer to the hash chain result"))
 	}
-	if _, ok := parts[xades.URIMessage]; !ok {
-		errs = append(errs, fmt.Errorf("it does not cover %s", entryMessage))
-	}
-	for i, a := range c.Attachments {
-		if _, ok := parts["/"+attachmentName(i)]; !ok && a.Open != nil {
-			errs = append(errs, fmt.Errorf("it does not cover %s", attachmentName(i)))
+	for _, name := range c.partNames() {
+		switch _, ok := parts["/"+name]; {
+		case ok:
+		case !chained:
+			errs = append(errs, fmt.Errorf("it does not cover %s", name))
+		case chainErr == nil:
+			chainErr = fmt.Errorf("%w: %s", ErrUnusedInputs, name)
 		}
+	}
+	if chained {
+		j.check(CheckHashChain, chainErr, "leads from the message to the signature")
 	}
 	for _, err := range errs {
 		j.check(CheckReferences, err, "")
 	}
 	if len(errs) == 0 {
-		j.check(CheckReferences, nil, "every part is covered")
+		j.check(CheckReferences, nil, "to what the container holds")
 	}
 	j.digests(parts)
+}
+
+// partNames lists the parts of the message that the container holds.
+func (c *Container) partNames() []string {
+	names := []string{entryMessage}
+	for i, a := range c.Attachments {
+		if a.Open != nil {
+			names = append(names, attachmentName(i))
+		}
+	}
+	return names
 }
 
 func attachmentName(i int) string { return entryAttachment + strconv.Itoa(i+1) }

@@ -76,7 +76,7 @@ var (
 	startTag  = regexp.MustCompile(`^<([A-Za-z0-9]+:[A-Za-z0-9]+)((?: [A-Za-z0-9]+(?::[A-Za-z0-9]+)?="[^"<\t\r\n]*")*)(/?)>`)
 	endTag    = regexp.MustCompile(`^</([A-Za-z0-9]+:[A-Za-z0-9]+)>`)
 	attribute = regexp.MustCompile(` ([A-Za-z0-9:]+)="([^"]*)"`)
-	lines64   = regexp.MustCompile(`^[A-Za-z0-9+/=]+(?:(?:&#13;)?\n[A-Za-z0-9+/=]+)*\n?$`)
+	lines64   = regexp.MustCompile(`^\n?[A-Za-z0-9+/=]+(?:(?:&#13;)?\n[A-Za-z0-9+/=]+)*\n?$`)
 )
 
 func (s *formScanner) tag() error {

@@ -14,12 +14,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -327,5 +329,14 @@ func (k *wrongKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte
 
 func verify(t testing.TB, zip []byte, trust asic.Trust) *asic.Report {
 	t.Helper()
-	return asic.VerifyFile(bytes.NewReader(zip), int64(len(zip)), trust, asic.Options{})
+	return asic.VerifyReader(bytes.NewReader(zip), int64(len(zip)), trust, asic.Options{})
+}
+
+func decodeBase64(t testing.TB, text string) []byte {
+	t.Helper()
+	b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
