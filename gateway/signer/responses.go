@@ -42,9 +42,9 @@ const (
 
 // response is the last good OCSP response of a certificate.
 type response struct {
-	der   []byte
-	view  *globalconf.View // by which it was judged last; nil: not yet
-	until time.Time        // fresh until then, under view
+	der        []byte
+	generation string    // of the View by which it was judged last; "": not yet
+	until      time.Time // fresh until then, under that View
 }
 
 type failure struct {
@@ -65,7 +65,7 @@ func (s *Signer) good(view *globalconf.View, l link, at time.Time) ([]byte, time
 		return nil, time.Time{}, fmt.Errorf("no OCSP response: %w", f.err)
 	case r == nil:
 		return nil, time.Time{}, fmt.Errorf("no OCSP response yet: %w", ocsp.ErrUnavailable)
-	case r.view == view && at.Before(r.until):
+	case r.generation == view.Generation() && at.Before(r.until):
 		return r.der, r.until, nil
 	}
 	v, err := ocsp.Verify(r.der, l.cert, l.issuer, view.OCSPResponders(l.issuer), at, view.OCSPPolicy())
@@ -75,7 +75,7 @@ func (s *Signer) good(view *globalconf.View, l link, at time.Time) ([]byte, time
 		}
 		return nil, time.Time{}, fmt.Errorf("OCSP response: %w", err)
 	}
-	judged := &response{r.der, view, freshUntil(v, view.OCSPPolicy())}
+	judged := &response{r.der, view.Generation(), freshUntil(v, view.OCSPPolicy())}
 	s.mu.Lock()
 	if s.responses[hash] == r {
 		s.responses[hash] = judged
@@ -134,7 +134,7 @@ func (s *Signer) fetch(ctx context.Context, view *globalconf.View, l link) error
 			v, err = ocsp.Verify(der, l.cert, l.issuer, view.OCSPResponders(l.issuer), s.now(), view.OCSPPolicy())
 		}
 		if err == nil {
-			s.keep(hash, &response{v.Raw, view, freshUntil(v, view.OCSPPolicy())})
+			s.keep(hash, &response{v.Raw, view.Generation(), freshUntil(v, view.OCSPPolicy())})
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", url, err))

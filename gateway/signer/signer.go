@@ -98,11 +98,11 @@ type Signer struct {
 	own       map[pki.CertHash]link
 }
 
-// choices are the outcomes of choosing keys under one View.
+// choices are the outcomes of choosing keys under one global configuration.
 type choices struct {
-	view    *globalconf.View
-	members map[id.Member]*credentials
-	auth    *identity
+	generation string
+	members    map[id.Member]*credentials
+	auth       *identity
 }
 
 // credentials is a chosen signing key. It serves until the given instant.
@@ -186,7 +186,7 @@ func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member 
 	at := s.now()
 	s.mu.RLock()
 	var known *credentials
-	if s.chosen.view == view {
+	if s.chosen.generation == view.Generation() {
 		known = s.chosen.members[member]
 	}
 	s.mu.RUnlock()
@@ -215,11 +215,12 @@ func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member 
 // cache returns the choices under view, or nil if view is an old one that is
 // not worth remembering. s.mu is held for writing.
 func (s *Signer) cache(view *globalconf.View) *choices {
-	if s.chosen.view != view {
-		if s.view() != view {
+	generation := view.Generation()
+	if s.chosen.generation != generation {
+		if newest := s.view(); newest == nil || newest.Generation() != generation {
 			return nil
 		}
-		s.chosen = choices{view: view, members: map[id.Member]*credentials{}}
+		s.chosen = choices{generation: generation, members: map[id.Member]*credentials{}}
 	}
 	return &s.chosen
 }
@@ -303,7 +304,7 @@ func (s *Signer) Auth(view *globalconf.View) (*AuthIdentity, error) {
 	at := s.now()
 	s.mu.RLock()
 	var known *identity
-	if s.chosen.view == view {
+	if s.chosen.generation == view.Generation() {
 		known = s.chosen.auth
 	}
 	s.mu.RUnlock()
@@ -400,7 +401,9 @@ func (s *Signer) present(ctx context.Context, view *globalconf.View, chain *pki.
 	for i, l := range climb(chain, view) {
 		der, until, err := s.good(view, l, at)
 		if err != nil && fetch && i < len(chain.Certs) {
-			if err = s.fetchSoon(ctx, view, l, at); err == nil {
+			if e := s.fetchSoon(ctx, view, l, at); e != nil {
+				err = fmt.Errorf("%w; %w", err, e)
+			} else {
 				der, until, err = s.good(view, l, at)
 			}
 		}

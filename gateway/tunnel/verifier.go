@@ -47,13 +47,14 @@ type PeerVerifier struct {
 	verdicts map[pki.CertHash]*verdict
 }
 
-// verdict says that a certificate was good: under one View, by these responses.
+// verdict says that a certificate was good: under one global configuration, by
+// these responses.
 type verdict struct {
-	view      *globalconf.View
-	extras    []*x509.Certificate
-	responses [][]byte // in path order
-	until     time.Time
-	stale     time.Time // when the responses go stale
+	generation string // of the View
+	extras     []*x509.Certificate
+	responses  [][]byte
+	until      time.Time
+	stale      time.Time // when the responses go stale
 }
 
 // NewVerifier makes a verifier without verdicts.
@@ -144,7 +145,7 @@ func (v *PeerVerifier) registered(view *globalconf.View, chain []*x509.Certifica
 // responses, and remembers the verdict.
 func (v *PeerVerifier) judge(view *globalconf.View, chain []*x509.Certificate, path *pki.Chain, responses [][]byte, at time.Time) error {
 	policy := view.OCSPPolicy()
-	w := &verdict{view: view, extras: chain[1:], responses: responses, until: at.Add(verdictLifetime)}
+	w := &verdict{generation: view.Generation(), extras: chain[1:], responses: responses, until: at.Add(verdictLifetime)}
 	for i, c := range path.Certs {
 		r, err := status(view, c, path.Issuers[i], responses, at, policy)
 		if err != nil {
@@ -200,7 +201,7 @@ func (v *PeerVerifier) known(leaf *x509.Certificate) *verdict {
 
 // serves tells whether a verdict still holds for what the peer presents now.
 func (w *verdict) serves(view *globalconf.View, chain []*x509.Certificate, at time.Time) bool {
-	return w.view == view && at.Before(w.until) &&
+	return w.generation == view.Generation() && at.Before(w.until) &&
 		slices.EqualFunc(w.extras, chain[1:], (*x509.Certificate).Equal)
 }
 
