@@ -40,7 +40,7 @@ type Spool struct {
 	Free func(dir string) (int64, error)
 }
 
-// Names of spool files. Whoever adopts one must move it to another name.
+// Names of spool files. Whoever adopts one must move or link it to another name.
 const (
 	spoolPrefix = "body-"
 	spoolSuffix = ".spool"
@@ -48,7 +48,7 @@ const (
 
 // Clean makes the directory, if need be, and removes the files that a crash
 // left behind. Call it before the first body is made. Adopted files must have
-// been renamed out of the pattern body-*.spool, or moved.
+// been moved or linked to a name outside the pattern body-*.spool.
 func (s *Spool) Clean() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return fmt.Errorf("clean spool: %w", err)
@@ -475,7 +475,8 @@ func (b *Body) Sync() error {
 }
 
 // Keep tells that the file at Path has a new owner, who has moved or is about
-// to move it: Close no longer removes it.
+// to move it: Close no longer removes it. An owner who made a hard link need not
+// call it.
 func (b *Body) Keep() {
 	if b == nil {
 		return

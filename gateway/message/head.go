@@ -3,7 +3,6 @@
 package message
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -168,14 +167,14 @@ type lines struct {
 	rest string
 }
 
-func newLines(b []byte) (*lines, error) {
+func newLines(b []byte) (lines, error) {
 	if len(b) > MaxHead {
-		return nil, fmt.Errorf("%w: head longer than %d bytes", ErrTooLarge, MaxHead)
+		return lines{}, fmt.Errorf("%w: head longer than %d bytes", ErrTooLarge, MaxHead)
 	}
 	if !utf8.Valid(b) {
-		return nil, fmt.Errorf("%w: not UTF-8", ErrHead)
+		return lines{}, fmt.Errorf("%w: not UTF-8", ErrHead)
 	}
-	return &lines{string(b)}, nil
+	return lines{string(b)}, nil
 }
 
 func (l *lines) next(what string) (string, error) {
@@ -350,12 +349,4 @@ func checkURI(what, s string, allowed byte) error {
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
-}
-
-// survives reports whether a head parsed from raw serialises to raw again.
-func survives(raw, again []byte) error {
-	if !bytes.Equal(raw, again) {
-		return fmt.Errorf("%w: not in canonical form", ErrHead)
-	}
-	return nil
 }

@@ -47,7 +47,7 @@ type multipartReader struct {
 	buf   *[]byte
 	data  []byte // unread part of buf
 	rerr  error  // of r
-	delim []byte // LF, two hyphens, boundary
+	delim []byte // two hyphens and the boundary
 	state multipartState
 	safe  int  // bytes of data known to be content
 	fresh bool // no content of this part has been given out
@@ -64,12 +64,12 @@ const (
 )
 
 func newMultipartReader(r io.Reader, boundary string) *multipartReader {
-	m := &multipartReader{r: r, buf: getBuffer(multipartBuffer), delim: []byte("\n--" + boundary)}
+	m := &multipartReader{r: r, buf: getBuffer(multipartBuffer), delim: []byte("--" + boundary)}
 	m.data = (*m.buf)[:0]
 	return m
 }
 
-// release gives the buffer back. What follows reads as cut off.
+// release gives the buffer back. Reading on is an error.
 func (m *multipartReader) release() {
 	if m.buf == nil {
 		return
@@ -140,17 +140,16 @@ func (m *multipartReader) start() error {
 	} else if m.data[0] == '\n' {
 		m.data = m.data[1:]
 	}
-	boundary := m.delim[1:]
-	for len(m.data) < len(boundary) {
+	for len(m.data) < len(m.delim) {
 		if err := m.fill(); err != nil {
 			return err
 		}
 	}
-	if !bytes.HasPrefix(m.data, boundary) {
+	if !bytes.HasPrefix(m.data, m.delim) {
 		return fmt.Errorf("%w: it does not start with its boundary", ErrMalformed)
 	}
 	for {
-		n, last, more := boundaryTail(m.data[len(boundary):])
+		n, last, more := boundaryTail(m.data[len(m.delim):])
 		if more {
 			if err := m.fill(); err != nil {
 				return err
@@ -160,7 +159,7 @@ func (m *multipartReader) start() error {
 		if n == 0 {
 			return fmt.Errorf("%w: it does not start with its boundary", ErrMalformed)
 		}
-		m.passBoundary(len(boundary)+n, last)
+		m.passBoundary(len(m.delim)+n, last)
 		return nil
 	}
 }
@@ -281,6 +280,9 @@ func (m *multipartReader) epilogue() error {
 
 // peek implements contentSource.
 func (m *multipartReader) peek() ([]byte, error) {
+	if m.buf == nil {
+		return nil, io.ErrClosedPipe
+	}
 	for m.safe == 0 {
 		if m.state != inPart {
 			return nil, io.EOF
@@ -302,36 +304,27 @@ func (m *multipartReader) advance(n int) {
 // scan looks for the boundary that ends the part. It finds content, passes the
 // boundary, or reads more.
 func (m *multipartReader) scan() error {
-	if m.fresh && m.noContent() {
-		return nil
-	}
 	for from := 0; ; {
 		i := bytes.Index(m.data[from:], m.delim)
 		if i < 0 {
 			// The end may be the start of a boundary with its line break.
-			if m.safe = len(m.data) - len(m.delim); m.safe > 0 {
+			if m.safe = len(m.data) - len(m.delim) - len("\r"); m.safe > 0 {
 				return nil
 			}
 			m.safe = 0
 			return m.fill()
 		}
 		i += from
-		end := i
-		if end > 0 && m.data[end-1] == '\r' {
-			end--
-		}
 		n, last, more := boundaryTail(m.data[i+len(m.delim):])
+		end, ok := m.contentEnd(i)
 		switch {
-		case more && m.rerr == nil:
-			if m.safe = end; end > 0 {
-				return nil
-			}
-			return m.fill()
-		case n == 0:
+		case !ok, n == 0 && (!more || m.rerr != nil):
 			from = i + 1 // it only looks like a boundary
 		case end > 0:
 			m.safe = end
 			return nil
+		case more:
+			return m.fill()
 		default:
 			m.passBoundary(i+len(m.delim)+n, last)
 			return nil
@@ -339,28 +332,17 @@ func (m *multipartReader) scan() error {
 	}
 }
 
-// noContent passes a boundary that follows the header's empty line at once: the
-// line break of that line then is the boundary's.
-func (m *multipartReader) noContent() bool {
-	boundary := m.delim[1:]
-	for {
-		have := m.data
-		if len(have) > len(boundary) {
-			have = have[:len(boundary)]
-		}
-		if !bytes.HasPrefix(boundary, have) {
-			return false
-		}
-		if len(m.data) > len(boundary) {
-			if n, last, more := boundaryTail(m.data[len(boundary):]); !more {
-				if n > 0 {
-					m.passBoundary(len(boundary)+n, last)
-				}
-				return n > 0
-			}
-		}
-		if m.rerr != nil || m.fill() != nil {
-			return false
-		}
+// contentEnd returns where the content before a boundary at i ends, or false
+// if no line break precedes it. At the very start of a part none is needed: the
+// empty line of the header has it.
+func (m *multipartReader) contentEnd(i int) (end int, ok bool) {
+	switch {
+	case i == 0:
+		return 0, m.fresh
+	case m.data[i-1] != '\n':
+		return 0, false
+	case i > 1 && m.data[i-2] == '\r':
+		return i - 2, true
 	}
+	return i - 1, true
 }

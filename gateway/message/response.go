@@ -112,9 +112,6 @@ func ReadResponse(raw []byte) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := survives(raw, head.Append(make([]byte, 0, len(raw)))); err != nil {
-		return nil, err
-	}
 	r := &Response{Head: *head, Raw: raw}
 	for _, f := range head.Fields {
 		if !isXRoad(f.Name) {
