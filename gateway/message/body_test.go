@@ -301,6 +301,19 @@ func TestSpaceIsReserved(t *testing.T) {
 	small.Close()
 }
 
+func TestRealDisk(t *testing.T) {
+	t.Parallel()
+	for reserve, want := range map[int64]error{1: nil, 1 << 62: message.ErrNoSpace} {
+		s := spool(t)
+		s.Reserve = reserve
+		b := s.New()
+		if _, err := b.Write(make([]byte, 65<<10)); !errors.Is(err, want) {
+			t.Errorf("reserve %d: %v", reserve, err)
+		}
+		b.Close()
+	}
+}
+
 func spooled(t *testing.T, dir string) (n int64) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
