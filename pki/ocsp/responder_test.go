@@ -384,9 +384,13 @@ func TestClient(t *testing.T) {
 	mux.HandleFunc("/other", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(goodResponse(t, f.ca, f.unknown))
 	})
+	mux.HandleFunc("/ahead", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(sign(t, data{Responder: byName(f.ca.cert), ProducedAt: noon, Responses: []single{
+			{ID: idOf(t, f.good.cert, f.ca.cert), Status: statusGood, ThisUpdate: noon.Add(6 * time.Minute)}}}, f.ca, nil, nil))
+	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	client := ocsp.NewClient(ocsp.ClientConfig{HTTP: server.Client()})
+	client := ocsp.NewClient(ocsp.ClientConfig{HTTP: server.Client(), Now: now})
 	urls := func(paths ...string) (all []string) {
 		for _, p := range paths {
 			all = append(all, server.URL+p)
@@ -398,7 +402,7 @@ func TestClient(t *testing.T) {
 		ok   bool
 	}{
 		{urls("/good"), true},
-		{urls("/busy", "/text", "/missing", "/endless", "/elsewhere", "/other", "/good"), true},
+		{urls("/busy", "/text", "/missing", "/endless", "/elsewhere", "/other", "/ahead", "/good"), true},
 		{[]string{"ftp://x", "http://127.0.0.1:1", server.URL + "/good"}, true},
 		{nil, false},
 		{urls("/busy"), false},
@@ -407,6 +411,7 @@ func TestClient(t *testing.T) {
 		{urls("/endless"), false},
 		{urls("/elsewhere"), false},
 		{urls("/other"), false},
+		{urls("/ahead"), false},
 	} {
 		der, err := client.Fetch(t.Context(), f.good.cert, f.ca.cert, tt.urls)
 		if !tt.ok {

@@ -42,10 +42,15 @@ func (p Policy) check(r *Response, at time.Time) error {
 	switch {
 	case r.ThisUpdate.Before(at.Add(-freshness)):
 		return fmt.Errorf("%w: it is of %s, more than %s before", ErrStale, r.ThisUpdate.Format(time.RFC3339), freshness)
-	case r.ThisUpdate.After(at.Add(maxAhead)):
-		return fmt.Errorf("%w: it is of %s, in the future", ErrStale, r.ThisUpdate.Format(time.RFC3339))
 	case !p.IgnoreNextUpdate && !r.NextUpdate.IsZero() && r.NextUpdate.Before(at):
 		return fmt.Errorf("%w: an update was due at %s", ErrStale, r.NextUpdate.Format(time.RFC3339))
+	}
+	return checkAhead(r.ThisUpdate, at)
+}
+
+func checkAhead(thisUpdate, at time.Time) error {
+	if thisUpdate.After(at.Add(maxAhead)) {
+		return fmt.Errorf("%w: it is of %s, in the future", ErrStale, thisUpdate.Format(time.RFC3339))
 	}
 	return nil
 }
