@@ -67,6 +67,7 @@ Next: have them certified (kontor trust issue, or your authority), then
 			if err != nil {
 				return err
 			}
+			var certs []*x509.Certificate
 			for _, f := range files {
 				der, err := roles.ReadDER(f, "CERTIFICATE")
 				if err != nil {
@@ -76,11 +77,14 @@ Next: have them certified (kontor trust issue, or your authority), then
 				if err != nil {
 					return fmt.Errorf("%s: %w", f, err)
 				}
-				key, err := roles.ImportCertificate(cfg, cert)
-				if err != nil {
-					return fmt.Errorf("%s: %w", f, err)
-				}
-				fmt.Fprintf(c.OutOrStdout(), "Imported %s for the %s key %q.\n", f, key.Usage(), key.Label())
+				certs = append(certs, cert)
+			}
+			keys, err := roles.ImportCertificates(cfg, certs...)
+			for i, k := range keys {
+				fmt.Fprintf(c.OutOrStdout(), "Imported %s for the %s key %q.\n", files[i], k.Usage(), k.Label())
+			}
+			if err != nil {
+				return err
 			}
 			return nil
 		},
@@ -102,7 +106,7 @@ again.`,
 				return err
 			}
 			defer log.Sync()
-			return roles.RunGateway(c.Context(), cfg, log, nil)
+			return roles.RunGateway(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})
 	check := withConfig(&cobra.Command{

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"kontor/cmd/roles"
 	"kontor/config"
@@ -64,7 +63,7 @@ acceptable changes nothing.`,
 				return err
 			}
 			defer log.Sync()
-			return roles.RunRegistry(c.Context(), cfg, log, nil)
+			return roles.RunRegistry(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})
 
@@ -141,7 +140,7 @@ func withRegistry(load func() (*config.Registry, error), do func(*registry.Regis
 	if err != nil {
 		return err
 	}
-	r, err := roles.OpenRegistry(cfg, zap.NewNop())
+	r, err := roles.OpenRegistry(cfg)
 	if err != nil {
 		return err
 	}

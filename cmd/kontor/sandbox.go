@@ -205,8 +205,12 @@ func (s *sandbox) defineRoles() error {
 		return err
 	}
 	s.roles = []*role{
-		{"trust", "trust", trust, trustCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return roles.RunTrust(ctx, trustCfg, log, nil) }},
-		{"registry", "registry", reg, regCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error { return roles.RunRegistry(ctx, regCfg, log, nil) }},
+		{"trust", "trust", trust, trustCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error {
+			return roles.RunTrust(ctx, trustCfg, roles.Options{Log: log})
+		}},
+		{"registry", "registry", reg, regCfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error {
+			return roles.RunRegistry(ctx, regCfg, roles.Options{Log: log})
+		}},
 	}
 	for i := range sandboxGateways {
 		name := gatewayName(i)
@@ -216,7 +220,7 @@ func (s *sandbox) defineRoles() error {
 			return err
 		}
 		s.roles = append(s.roles, &role{name, "gateway", file, cfg.Listen.Metrics, func(ctx context.Context, log *zap.Logger) error {
-			return roles.RunGateway(ctx, cfg, log, nil)
+			return roles.RunGateway(ctx, cfg, roles.Options{Log: log})
 		}})
 	}
 	return nil

@@ -4,14 +4,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/template"
-
-	"go.uber.org/zap"
 
 	"kontor/cmd/roles"
 	"kontor/config"
@@ -122,7 +121,7 @@ func (s *sandbox) prepareCertificates() error {
 	if _, err := roles.InitTrust(trust, "Sandbox CA", sandboxInstance, pki.P256); err != nil {
 		return err
 	}
-	authority, err := roles.OpenTrust(trust, zap.NewNop())
+	authority, err := roles.OpenTrust(trust)
 	if err != nil {
 		return err
 	}
@@ -144,6 +143,7 @@ func (s *sandbox) prepareCertificates() error {
 		if err != nil {
 			return err
 		}
+		var certs []*x509.Certificate
 		for usage, file := range map[pki.Usage]string{pki.Authentication: requests.Auth, pki.Signing: requests.Sign} {
 			csr, err := roles.ReadDER(file, "CERTIFICATE REQUEST")
 			if err != nil {
@@ -153,12 +153,13 @@ func (s *sandbox) prepareCertificates() error {
 			if err != nil {
 				return err
 			}
-			if _, err := roles.ImportCertificate(cfg, cert); err != nil {
-				return err
-			}
+			certs = append(certs, cert)
 			if err := roles.WritePEM(s.path("certificates", gatewayName(i)+"."+string(usage)+".pem"), "CERTIFICATE", cert.Raw); err != nil {
 				return err
 			}
+		}
+		if _, err := roles.ImportCertificates(cfg, certs...); err != nil {
+			return err
 		}
 		if err := s.prepareServices(cfg, i); err != nil {
 			return err
@@ -247,7 +248,7 @@ func (s *sandbox) prepareRegistry() error {
 	if err := roles.InitRegistry(cfg, pki.P256); err != nil {
 		return err
 	}
-	r, err := roles.OpenRegistry(cfg, zap.NewNop())
+	r, err := roles.OpenRegistry(cfg)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func newTrust() *cobra.Command {
 				return err
 			}
 			defer log.Sync()
-			return roles.RunTrust(c.Context(), cfg, log, nil)
+			return roles.RunTrust(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})
 

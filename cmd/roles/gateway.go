@@ -100,8 +100,9 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 	return out, os.WriteFile(AdminKeyFile(cfg), []byte(key+"\n"), 0o600)
 }
 
-// ImportCertificate gives a certificate to its key and activates it.
-func ImportCertificate(cfg *config.Gateway, cert *x509.Certificate) (*pki.Key, error) {
+// ImportCertificates gives certificates to their keys, which it returns in the
+// same order, and activates them. It stops at the first that is refused.
+func ImportCertificates(cfg *config.Gateway, certs ...*x509.Certificate) ([]*pki.Key, error) {
 	pin, err := Secret(cfg.PINFile, "pin_file")
 	if err != nil {
 		return nil, err
@@ -110,11 +111,19 @@ func ImportCertificate(cfg *config.Gateway, cert *x509.Certificate) (*pki.Key, e
 	if err != nil {
 		return nil, err
 	}
-	state := pki.StateRegistered
-	if pki.IsAuthCert(cert) {
-		state = pki.StateSaved // until the registry lists it
+	var keys []*pki.Key
+	for _, c := range certs {
+		state := pki.StateRegistered
+		if pki.IsAuthCert(c) {
+			state = pki.StateSaved // until the registry lists it
+		}
+		key, err := token.AddCertificate(c, pki.CertStatus{State: state, Active: true})
+		if err != nil {
+			return keys, fmt.Errorf("certificate of %s: %w", c.Subject, err)
+		}
+		keys = append(keys, key)
 	}
-	return token.AddCertificate(cert, pki.CertStatus{State: state, Active: true})
+	return keys, nil
 }
 
 // Hashes of the API keys, and the key of commands on this machine.
@@ -169,7 +178,8 @@ func newInternalTLS(cfg *config.Gateway) error {
 }
 
 // RunGateway runs a security server until ctx is done.
-func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready func()) error {
+func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
+	log, now := o.withDefaults()
 	pin, err := Secret(cfg.PINFile, "pin_file")
 	if err != nil {
 		return err
@@ -185,7 +195,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 	if err != nil {
 		return fmt.Errorf("internal TLS certificate: %w", err)
 	}
-	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: []*x509.Certificate{internal.Leaf}})
+	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: []*x509.Certificate{internal.Leaf}, Now: now})
 	if err != nil {
 		return err
 	}
@@ -206,7 +216,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 	}
 	global, err := globalconf.NewClient(globalconf.ClientConfig{
 		AnchorFile: cfg.Anchor, Dir: filepath.Join(cfg.DataDir, "globalconf"), HTTP: web,
-		Interval: cfg.GlobalConf.Interval, AllowedFederations: cfg.GlobalConf.Federations, Log: log.Named("globalconf"),
+		Interval: cfg.GlobalConf.Interval, AllowedFederations: cfg.GlobalConf.Federations, Now: now, Log: log.Named("globalconf"),
 	})
 	if err != nil {
 		return err
@@ -216,13 +226,13 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 	}
 
 	keys, err := signer.New(signer.Config{
-		Token: token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: web}), View: global.View, Server: cfg.Server,
-		Dir: filepath.Join(cfg.DataDir, "ocsp"), Log: log.Named("signer"),
+		Token: token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: web, Now: now}), View: global.View, Server: cfg.Server,
+		Dir: filepath.Join(cfg.DataDir, "ocsp"), Now: now, Log: log.Named("signer"),
 	})
 	if err != nil {
 		return err
 	}
-	peers := tunnel.NewVerifier(tunnel.VerifierConfig{})
+	peers := tunnel.NewVerifier(tunnel.VerifierConfig{Now: now})
 	identity := func(view *globalconf.View) (*tls.Certificate, error) {
 		auth, err := keys.Auth(view)
 		if err != nil {
@@ -231,7 +241,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 		return &auth.Certificate, nil
 	}
 	client, err := tunnel.NewClient(tunnel.ClientConfig{
-		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext,
+		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext, Now: now,
 	})
 	defer client.Close()
 
@@ -239,10 +249,10 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 	syncs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kontor_log_sync_seconds", Help: "Duration of the message log's flushes to disk.",
 		Buckets: prometheus.ExponentialBuckets(.0001, 2, 16)})
 	messages, err := msglog.Open(msglog.Config{
-		Dir: filepath.Join(cfg.DataDir, "messagelog"), Stamp: stamper(cfg, global, web), HasTSA: func() bool { return len(approvedTSAs(cfg, global.View())) > 0 },
+		Dir: filepath.Join(cfg.DataDir, "messagelog"), Stamp: stamper(cfg, global, web, now), HasTSA: func() bool { return len(approvedTSAs(cfg, global.View())) > 0 },
 		Interval: stampInterval(cfg, global), MinInterval: cfg.MessageLog.StampInterval, RetryInterval: cfg.MessageLog.StampInterval,
 		FailurePeriod: orNever(cfg.MessageLog.StampGrace), BodyPolicy: bodyPolicy(cfg), Reserve: int64(cfg.MessageLog.DiskReserve),
-		ObserveSync: func(d time.Duration) { syncs.Observe(d.Seconds()) }, Log: log.Named("messagelog"),
+		ObserveSync: func(d time.Duration) { syncs.Observe(d.Seconds()) }, Now: now, Log: log.Named("messagelog"),
 	})
 	if err != nil {
 		return err
@@ -254,9 +264,9 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 		Server: cfg.Server, View: global.View, Conf: conf, Signer: keys, Tunnel: client, Peers: peers, Log: messages,
 		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
 			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: int64(cfg.MessageLog.DiskReserve)},
-		Verifier: asic.NewVerifier(time.Now),
+		Verifier: asic.NewVerifier(now),
 		Limits:   gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
-		Metrics:  measures, Logger: log,
+		Metrics:  measures, Logger: log, Now: now,
 	})
 	if err != nil {
 		return err
@@ -282,8 +292,8 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, log *zap.Logger, ready
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
 			{key: "listen.admin", addr: cfg.Listen.Admin, handler: admin.Handler(admin.Config{Log: messages, Keys: keys.Status, Tokens: tokens, Logger: log.Named("admin")}),
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},
-			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages))},
-		}, ready)
+			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages, now))},
+		}, o.Ready)
 	})
 	err = g.Wait()
 	if e := gw.Wait(background); err == nil {
@@ -332,8 +342,8 @@ func approvedTSAs(cfg *config.Gateway, view *globalconf.View) []globalconf.TSA {
 }
 
 // stamper asks the approved time-stamping authorities in their order.
-func stamper(cfg *config.Gateway, global *globalconf.Client, web *http.Client) func(context.Context, []byte) (*tsa.Token, error) {
-	client := tsa.NewClient(tsa.ClientConfig{HTTP: web})
+func stamper(cfg *config.Gateway, global *globalconf.Client, web *http.Client, now func() time.Time) func(context.Context, []byte) (*tsa.Token, error) {
+	client := tsa.NewClient(tsa.ClientConfig{HTTP: web, Now: now})
 	return func(ctx context.Context, data []byte) (*tsa.Token, error) {
 		view := global.View()
 		authorities := approvedTSAs(cfg, view)
@@ -398,14 +408,14 @@ func reloadOnHangup(ctx context.Context, log *zap.Logger, conf *serverconf.Store
 }
 
 // gatewayChecks are the conditions under which a gateway can carry messages.
-func gatewayChecks(global *globalconf.Client, keys *signer.Signer, messages *msglog.Log) []check {
+func gatewayChecks(global *globalconf.Client, keys *signer.Signer, messages *msglog.Log, now func() time.Time) []check {
 	return []check{
 		{"globalconf", func() error {
 			view := global.View()
 			if view == nil {
 				return errors.New("no global configuration yet; is the registry of the anchor reachable?")
 			}
-			return view.Valid(time.Now())
+			return view.Valid(now())
 		}},
 		{"authentication key", func() error { _, err := keys.Auth(global.View()); return err }},
 		{"signing key", func() error {
@@ -418,7 +428,7 @@ func gatewayChecks(global *globalconf.Client, keys *signer.Signer, messages *msg
 		}},
 		{"message log", func() error {
 			s := messages.Stats()
-			if s.Failed == nil && !s.RefuseAt.IsZero() && time.Now().After(s.RefuseAt) {
+			if s.Failed == nil && !s.RefuseAt.IsZero() && now().After(s.RefuseAt) {
 				return fmt.Errorf("time-stamping has failed since %s: %w", s.FailingSince.Format(time.RFC3339), s.StampError)
 			}
 			return s.Failed

@@ -20,8 +20,8 @@ import (
 	"kontor/registry"
 )
 
-// operator names who changes the registry from this machine.
-func operator(why string) registry.Author {
+// Operator names who changes the registry from this machine.
+func Operator(why string) registry.Author {
 	who := "operator"
 	if u, err := user.Current(); err == nil {
 		who = u.Username
@@ -37,16 +37,20 @@ func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
 		return err
 	}
 	return registry.Create(cfg.DataDir, pin, registry.CreateConfig{
-		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: operator("kontor registry init")})
+		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: Operator("kontor registry init")})
 }
 
 // OpenRegistry opens the registry of a configuration.
-func OpenRegistry(cfg *config.Registry, log *zap.Logger) (*registry.Registry, error) {
+func OpenRegistry(cfg *config.Registry) (*registry.Registry, error) {
+	return openRegistry(cfg, zap.NewNop(), time.Now)
+}
+
+func openRegistry(cfg *config.Registry, log *zap.Logger, now func() time.Time) (*registry.Registry, error) {
 	pin, err := Secret(cfg.PINFile, "pin_file")
 	if err != nil {
 		return nil, err
 	}
-	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Log: log})
+	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Now: now, Log: log})
 }
 
 // applyEcosystem makes the state what the ecosystem file declares.
@@ -62,7 +66,7 @@ func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Regis
 	if err != nil {
 		return err
 	}
-	if _, err := r.Apply(ctx, operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
+	if _, err := r.Apply(ctx, Operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
 		return err
 	}
 	log.Info("ecosystem file applied", zap.String("file", cfg.Ecosystem), zap.Int("changes", len(changes)))
@@ -70,8 +74,9 @@ func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Regis
 }
 
 // RunRegistry runs a registry until ctx is done.
-func RunRegistry(ctx context.Context, cfg *config.Registry, log *zap.Logger, ready func()) error {
-	r, err := OpenRegistry(cfg, log)
+func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
+	log, now := o.withDefaults()
+	r, err := openRegistry(cfg, log, now)
 	if err != nil {
 		return err
 	}
@@ -111,7 +116,7 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, log *zap.Logger, rea
 					return nil
 				}},
 			})},
-		}, ready)
+		}, o.Ready)
 	})
 	return g.Wait()
 }

@@ -25,6 +25,24 @@ import (
 	"kontor/config"
 )
 
+// Options are what a role takes beside its configuration; zero values are fine.
+type Options struct {
+	Log   *zap.Logger      // nil: silence
+	Ready func()           // called when all listeners are open
+	Now   func() time.Time // nil: time.Now; tests set clocks wrong
+}
+
+func (o Options) withDefaults() (*zap.Logger, func() time.Time) {
+	log, now := o.Log, o.Now
+	if log == nil {
+		log = zap.NewNop()
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return log, now
+}
+
 // shutdownGrace is how long exchanges under way may take when a role stops.
 const shutdownGrace = 30 * time.Second
 

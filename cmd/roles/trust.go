@@ -44,12 +44,16 @@ func InitTrust(cfg *config.Trust, name, instance string, alg pki.Algorithm) (*x5
 }
 
 // OpenTrust opens the authority of a configuration.
-func OpenTrust(cfg *config.Trust, log *zap.Logger) (*ca.CA, error) {
+func OpenTrust(cfg *config.Trust) (*ca.CA, error) {
+	return openTrust(cfg, zap.NewNop(), time.Now)
+}
+
+func openTrust(cfg *config.Trust, log *zap.Logger, now func() time.Time) (*ca.CA, error) {
 	pass, err := Secret(cfg.PassphraseFile, "passphrase_file")
 	if err != nil {
 		return nil, err
 	}
-	authority, err := ca.Open(cfg.DataDir, pass, ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Log: log})
+	authority, err := ca.Open(cfg.DataDir, pass, ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Now: now, Log: log})
 	if errors.Is(err, ca.ErrNotFound) {
 		return nil, fmt.Errorf("%w; run kontor trust init first", err)
 	}
@@ -57,8 +61,9 @@ func OpenTrust(cfg *config.Trust, log *zap.Logger) (*ca.CA, error) {
 }
 
 // RunTrust runs the trust services until ctx is done.
-func RunTrust(ctx context.Context, cfg *config.Trust, log *zap.Logger, ready func()) error {
-	authority, err := OpenTrust(cfg, log)
+func RunTrust(ctx context.Context, cfg *config.Trust, o Options) error {
+	log, now := o.withDefaults()
+	authority, err := openTrust(cfg, log, now)
 	if err != nil {
 		return err
 	}
@@ -85,7 +90,7 @@ func RunTrust(ctx context.Context, cfg *config.Trust, log *zap.Logger, ready fun
 		{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(prometheus.NewRegistry(), []check{
 			{"database", func() error { _, err := authority.List(ctx); return err }},
 		})},
-	}, ready)
+	}, o.Ready)
 }
 
 // TrustSocket is where a running authority takes the orders of its operator.
