@@ -289,7 +289,7 @@ func (g *Gateway) readAnswer(reply *tunnel.Response, x *Exchange) (*answer, *asi
 	}
 	resp, err := message.ReadResponse(msg.head)
 	if err != nil {
-		return nil, nil, fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The response head is malformed: %v", err)
+		return nil, nil, fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The response head is malformed: %v", err)
 	}
 	if alg := reply.Header.Get("X-Hash-Algorithm"); alg != "SHA-512" {
 		return nil, nil, fault.New(fault.InternalError, "The response is hashed with %q; only SHA-512 is supported", alg)
@@ -312,7 +312,7 @@ func clientFault(req *message.Request, err error) error {
 // signingFault chooses the code for a message that could not be signed.
 func signingFault(who interface{ LogString() string }, err error) error {
 	if errors.Is(err, signer.ErrNoKey) {
-		return fault.Wrap(fault.CannotCreateSignature.In(fault.KeyNotFound), err,
+		return fault.Wrap(fault.KeyNotFound.In(fault.CannotCreateSignature), err,
 			"No signing key is usable for %s: it needs an active certificate with a fresh OCSP response", who.LogString())
 	}
 	return fault.Wrap(fault.CannotCreateSignature, err, "Cannot sign for %s", who.LogString())

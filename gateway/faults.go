@@ -84,10 +84,10 @@ func signatureCode(err error) fault.Code {
 		{pki.ErrBadChain, fault.CannotCreateCertPath},
 	} {
 		if errors.Is(err, c.err) {
-			return fault.SignatureVerification.In(c.code)
+			return c.code.In(fault.SignatureVerification)
 		}
 	}
-	return fault.SignatureVerification.In(fault.InvalidSignatureValue)
+	return fault.InvalidSignatureValue.In(fault.SignatureVerification)
 }
 
 // peerCertificate returns the certificate that the other end presented, if any.

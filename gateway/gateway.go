@@ -171,10 +171,10 @@ func (g *Gateway) append(ctx context.Context, r *msglog.Record) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, msglog.ErrNoTSA):
-		return fault.Wrap(fault.LoggingFailed.In(fault.MlogNoTimestampingProvider), err,
+		return fault.Wrap(fault.MlogNoTimestampingProvider.In(fault.LoggingFailed), err,
 			"The message was not logged: no time-stamping service is approved")
 	case errors.Is(err, msglog.ErrTimestamping):
-		return fault.Wrap(fault.LoggingFailed.In(fault.TimestampingFailed), err,
+		return fault.Wrap(fault.TimestampingFailed.In(fault.LoggingFailed), err,
 			"The message was not logged: time-stamping has failed for too long")
 	case errors.Is(err, msglog.ErrDiskFull):
 		return fault.Wrap(fault.LoggingFailed, err, "The message was not logged: the disk of the message log is full")

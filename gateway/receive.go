@@ -92,7 +92,7 @@ func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
 		case message.Fault:
 			return peerFault(content)
 		default:
-			return fault.New(fault.ServiceFailed.In(fault.InvalidContentType), "The message has a part that is not of a REST message: %s", part.Kind)
+			return fault.New(fault.InvalidContentType.In(fault.ServiceFailed), "The message has a part that is not of a REST message: %s", part.Kind)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func digests(body *message.Body) []asic.Digest {
 func peerFault(soap []byte) error {
 	f, err := fault.ParseSOAP(soap)
 	if err != nil {
-		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The peer answered with XML that is not a fault")
+		return fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The peer answered with XML that is not a fault")
 	}
 	return f
 }
@@ -174,7 +174,7 @@ func decodeFault(err error) error {
 	default:
 		return fault.Wrap(fault.IOError, err, "The message broke off")
 	}
-	return fault.Wrap(fault.ServiceFailed.In(code), err, "The message is malformed: %v", err)
+	return fault.Wrap(code.In(fault.ServiceFailed), err, "The message is malformed: %v", err)
 }
 
 // bodyFault chooses the code for a body that could not be kept.

@@ -71,17 +71,17 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 	req, err := message.ReadRequest(msg.head, r.Header.Get("X-Road-Request-Id"))
 	if err != nil {
-		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "The request head is malformed: %v", err)
+		return fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The request head is malformed: %v", err)
 	}
 	x.note(req)
 
 	if len(msg.ocsp) == 0 { // 2
-		return fault.New(fault.ServiceFailed.In(fault.SSLAuthenticationFailed),
+		return fault.New(fault.SSLAuthenticationFailed.In(fault.ServiceFailed),
 			"Cannot verify TLS certificate, corresponding OCSP response is missing")
 	}
 	peer, err := g.peers.Verify(ctx, view, peerChain(r), msg.ocsp, req.Client)
 	if err != nil {
-		return fault.Wrap(fault.ServiceFailed.In(fault.SSLAuthenticationFailed), err,
+		return fault.Wrap(fault.SSLAuthenticationFailed.In(fault.ServiceFailed), err,
 			"Security server of client %s is not authenticated: %v", req.Client.LogString(), err)
 	}
 	x.Peer = peer.Server.ID
@@ -118,7 +118,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	x.Status = answer.StatusCode
 	resp, err := message.NewResponse(req, message.RequestHash(req.Raw, msg.body), answer.StatusCode, reason(answer), answer.Header)
 	if err != nil {
-		return fault.Wrap(fault.ServiceFailed.In(fault.InvalidMessage), err, "Service %s gave a malformed answer: %v", req.Service.LogString(), err)
+		return fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "Service %s gave a malformed answer: %v", req.Service.LogString(), err)
 	}
 	_ = enc.Head(message.RESTResponse, resp.Raw) // the encoder repeats its first error
 	body, err := g.carryAnswer(answer, enc, &x.Out)

@@ -27,7 +27,7 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serve
 	conf := g.conf.Conf()
 	owner, ok := conf.Client(req.Service.Owner())
 	if !ok || owner.Status != serverconf.Registered {
-		return nil, fault.New(fault.ServiceFailed.In(fault.UnknownMember), "Client '%s' not found", req.Service.Owner().LogString())
+		return nil, fault.New(fault.UnknownMember.In(fault.ServiceFailed), "Client '%s' not found", req.Service.Owner().LogString())
 	}
 	service, ok := conf.Service(req.Service)
 	if !ok {
