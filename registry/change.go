@@ -4,6 +4,7 @@ package registry
 
 import (
 	"fmt"
+	"strings"
 
 	"kontor/registry/id"
 )
@@ -54,6 +55,9 @@ func (c *FoundInstance) op() string     { return "instance.found" }
 func (c *FoundInstance) String() string { return "found instance " + c.Instance }
 
 func (c *FoundInstance) check(*State) error {
+	if strings.ContainsAny(c.Instance, `"'`) { // they delimit it in signed directories
+		return refuse(c, ErrInvalid, "the instance identifier contains a quotation mark", "")
+	}
 	return checkCode(c, "instance identifier", c.Instance)
 }
 

@@ -174,6 +174,9 @@ func (c *TrustAnchor) check(*State) error {
 	if err != nil {
 		return refuse(c, ErrInvalid, err.Error(), "get the external anchor from the partner's registry")
 	}
+	if _, err := anchor.Marshal(); err != nil { // it becomes part of the private parameters
+		return refuse(c, ErrInvalid, err.Error(), "get the external anchor from the partner's registry")
+	}
 	if anchor.Instance != c.Instance {
 		return refuse(c, ErrInvalid, fmt.Sprintf("the anchor is of instance %q", anchor.Instance), "")
 	}

@@ -156,7 +156,7 @@ func (r *Registry) Publish(ctx context.Context) error {
 	}
 	st := r.State()
 	next := *p.status.Load()
-	if err := r.publish(st, &next); err != nil {
+	if err := r.publish(ctx, st, &next); err != nil {
 		next.failed, next.err = p.now(), err
 		p.status.Store(&next)
 		return fmt.Errorf("publish configuration: %w", err)
@@ -169,7 +169,7 @@ func (r *Registry) Publish(ctx context.Context) error {
 	return nil
 }
 
-func (r *Registry) publish(st *State, done *publication) error {
+func (r *Registry) publish(ctx context.Context, st *State, done *publication) error {
 	p := r.pub
 	// 1 generate, or take what is published if nothing has changed
 	generations, err := p.generations(st)
@@ -177,16 +177,14 @@ func (r *Registry) publish(st *State, done *publication) error {
 		return err
 	}
 	// 2 sign, and read everything back
-	for _, src := range []Source{Internal, External} { // an anchor that does not load helps nobody
-		if _, err := st.Anchor(src); err != nil {
-			return fmt.Errorf("%s anchor: %w", src, err)
-		}
-	}
 	now := p.now()
 	expires := now.Add(time.Duration(st.system.ConfigurationValidity) * time.Second)
 	directories, err := r.sign(st, generations, expires)
 	if err != nil {
 		return err
+	}
+	if err := r.rehearse(ctx, st, directories, generations[maxVersion]); err != nil {
+		return fmt.Errorf("our own reader refuses it: %w", err)
 	}
 	// 3 write: first the parts, then the directories that name them
 	for _, g := range generations {
@@ -307,9 +305,9 @@ func (r *Registry) sign(st *State, generations map[int]*generation, expires time
 		if err != nil {
 			return nil, err
 		}
-		trusted, err := st.sourceX509(src)
+		trusted, err := st.trusted(src)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s anchor: %w", src, err)
 		}
 		for v, g := range generations {
 			doc, err := signDirectory(g.directory(src, v, expires), key, cert, trusted)

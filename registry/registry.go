@@ -60,6 +60,8 @@ var (
 	ErrCreated = errors.New("a registry exists here already")
 	// ErrNotFound says that Open found no registry.
 	ErrNotFound = errors.New("no registry here")
+
+	errClosed = errors.New("the registry is closed")
 )
 
 // CreateConfig describes a new registry.
@@ -107,6 +109,8 @@ type Registry struct {
 
 	mu      sync.Mutex // held while a change set is accepted
 	journal *journal
+
+	close func() error
 }
 
 // Create makes a registry in dir with its signing keys. What an interrupted
@@ -222,14 +226,19 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 		return nil, err
 	}
 	r := &Registry{cfg: cfg, token: token, store: store, pub: pub, journal: j, changed: make(chan struct{}, 1)}
+	r.close = sync.OnceValue(r.shut)
 	r.state.Store(st)
 	return r, nil
 }
 
-// Close releases the directory. Run must have returned.
-func (r *Registry) Close() error {
+// Close releases the directory. Run must have returned. Only the first call
+// does anything.
+func (r *Registry) Close() error { return r.close() }
+
+func (r *Registry) shut() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.journal.failed = errClosed
 	return errors.Join(r.pub.close(), r.store.Close())
 }
 

@@ -200,16 +200,17 @@ func (s *State) sourceCerts(src Source) [][]byte {
 	return all
 }
 
-func (s *State) sourceX509(src Source) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for _, der := range s.sourceCerts(src) {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, cert)
+// trusted are the certificates that a client takes from the anchor.
+func (s *State) trusted(src Source) ([]*x509.Certificate, error) {
+	doc, err := s.Anchor(src)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	anchor, err := globalconf.ParseAnchor(doc)
+	if err != nil {
+		return nil, err
+	}
+	return anchor.Certificates(), nil
 }
 
 // Anchor returns the configuration anchor of a source: for the own security
