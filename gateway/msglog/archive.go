@@ -263,7 +263,7 @@ func (a *archive) finish(b *pebble.Batch) error {
 		return err
 	}
 	a.path = part
-	if err := a.l.syncDir(a.l.cfg.Retention.ArchiveDir); err != nil {
+	if err := a.l.fs.syncDir(a.l.cfg.Retention.ArchiveDir); err != nil {
 		return err
 	}
 	return b.Set(keyArchive, []byte(a.digest+" "+a.name), nil)
@@ -310,7 +310,7 @@ func (l *Log) finishArchive() error {
 		case !part || !strings.HasPrefix(f, "mlog"):
 			continue
 		case name != "" && base == name:
-			err = errors.Join(err, l.fs.Rename(filepath.Join(dir, f), filepath.Join(dir, name)), l.syncDir(dir))
+			err = errors.Join(err, l.fs.Rename(filepath.Join(dir, f), filepath.Join(dir, name)), l.fs.syncDir(dir))
 		default:
 			err = errors.Join(err, l.fs.Remove(filepath.Join(dir, f)))
 		}

@@ -106,7 +106,7 @@ func (l *Log) adopt(path string, size int64) (name string, err error) {
 	if err := l.fs.Link(path, filepath.Join(dir, name)); err != nil {
 		return "", fmt.Errorf("%w (bodies must be spooled in %s)", err, l.SpoolDir())
 	}
-	return name, l.syncDir(dir)
+	return name, l.fs.syncDir(dir)
 }
 
 // shard returns the folder for a number, created durably if need be.
@@ -212,7 +212,7 @@ func (l *Log) removeGarbage() error {
 		}
 	}
 	for shard := range shards {
-		if err := l.syncDir(shard); err != nil && !notExist(err) {
+		if err := l.fs.syncDir(shard); err != nil && !notExist(err) {
 			return errors.Join(err, b.Close())
 		}
 	}

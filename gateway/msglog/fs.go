@@ -3,8 +3,10 @@
 package msglog
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +26,7 @@ func (w *watchFS) wrap(f vfs.File, name string, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchFile{File: f, fs: w, name: name, wal: filepath.Ext(name) == ".log"}, nil
+	return &watchFile{File: f, fs: w, name: name, wal: isWAL(name)}, nil
 }
 
 func (w *watchFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -52,13 +54,85 @@ func (w *watchFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.F
 	return w.wrap(f, to, err)
 }
 
+// syncDir makes the names in a folder durable.
+func (w *watchFS) syncDir(dir string) error {
+	d, err := w.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 func (w *watchFS) Unwrap() vfs.FS { return w.FS }
+
+// pebbleFS makes up for habits of Pebble. Where Pebble would end the process
+// over a disk that fails, in a goroutine of its own or with its locks in
+// disorder, it lets that goroutine stand still: the log has failed already, and
+// whoever asks it can still be told so.
+type pebbleFS struct{ *watchFS }
+
+// Create flushes the names of a folder before it gets a marker, a file whose
+// name refers to another one. A file system that keeps the one name and loses
+// the other in a crash would make the log unreadable.
+func (p pebbleFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(filepath.Base(name), "marker.") {
+		if err := p.syncDir(filepath.Dir(name)); err != nil {
+			return nil, err
+		}
+	}
+	f, err := p.watchFS.Create(name, c)
+	return f, p.beginWAL(name, err)
+}
+
+func (p pebbleFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := p.watchFS.ReuseForWrite(from, to, c)
+	return f, p.beginWAL(to, err)
+}
+
+// beginWAL does not return if a write-ahead log cannot be begun.
+func (p pebbleFS) beginWAL(name string, err error) error {
+	if err != nil && isWAL(name) {
+		p.failed(fmt.Errorf("begin write-ahead log: %w", err))
+		select {}
+	}
+	return err
+}
+
+func (p pebbleFS) OpenDir(name string) (vfs.File, error) {
+	f, err := p.watchFS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return pebbleDir{f}, nil
+}
+
+// pebbleDir is a folder whose flush does not return if it fails.
+type pebbleDir struct{ vfs.File }
+
+func (d pebbleDir) Sync() error {
+	if d.File.Sync() != nil {
+		select {}
+	}
+	return nil
+}
+
+func isWAL(name string) bool { return filepath.Ext(name) == ".log" }
 
 type watchFile struct {
 	vfs.File
 	fs   *watchFS
 	name string
 	wal  bool
+}
+
+// Write reports a write-ahead log that ends in the middle at once, so that no
+// further record is handed to it.
+func (f *watchFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	if err != nil && f.wal {
+		f.fs.failed(fmt.Errorf("write %s: %w", f.name, err))
+	}
+	return n, err
 }
 
 func (f *watchFile) Sync() error     { return f.flush(f.File.Sync) }

@@ -114,6 +114,8 @@ type Log struct {
 	inFlight atomic.Int64 // appends now waiting for the disk
 	appended atomic.Uint64
 
+	complained atomic.Int64 // when the disk was last reported, in nanoseconds
+
 	failOnce sync.Once
 	failed   chan struct{} // closed when failure is set
 	failure  error
@@ -131,9 +133,10 @@ type Log struct {
 
 // Open opens the log in cfg.Dir or creates it, and clears away what an
 // interrupted Append left behind.
-func Open(cfg Config) (*Log, error) { return open(cfg, vfs.Default) }
+func Open(cfg Config) (*Log, error) { return open(cfg, vfs.Default, func(*pebble.Options) {}) }
 
-func open(cfg Config, fs vfs.FS) (*Log, error) {
+// open is Open with tuning for tests.
+func open(cfg Config, fs vfs.FS, tune func(*pebble.Options)) (*Log, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("open message log: no folder given")
 	}
@@ -141,7 +144,7 @@ func open(cfg Config, fs vfs.FS) (*Log, error) {
 	l := &Log{cfg: cfg, order: make(chan struct{}, 1), failed: make(chan struct{})}
 	l.idle = sync.NewCond(&l.mu)
 	l.fs = &watchFS{FS: fs, failed: l.fail, observe: cfg.ObserveSync}
-	if err := l.open(); err != nil {
+	if err := l.open(tune); err != nil {
 		if l.db != nil {
 			err = errors.Join(err, l.closeDB())
 		}
@@ -178,17 +181,18 @@ func (c *Config) setDefaults() {
 	c.Retention.setDefaults()
 }
 
-func (l *Log) open() error {
-	for _, dir := range []string{l.cfg.Dir, l.dbDir(), l.bodyDir(), l.SpoolDir()} {
+func (l *Log) open(tune func(*pebble.Options)) error {
+	for _, dir := range []string{l.cfg.Dir, l.bodyDir(), l.SpoolDir()} {
 		if err := l.mkdir(dir); err != nil {
 			return err
 		}
 	}
-	db, err := pebble.Open(l.dbDir(), l.options())
-	if err != nil {
+	if err := l.create(tune); err != nil {
 		return err
 	}
-	l.db = db
+	if err := l.openDB(l.dbDir(), tune); err != nil {
+		return err
+	}
 	if err := l.checkFormat(); err != nil {
 		return err
 	}
@@ -204,6 +208,57 @@ func (l *Log) open() error {
 	return l.failedErr()
 }
 
+// create makes the database if there is none, under another name until it is
+// whole: Pebble cannot open what a crash leaves of its own first steps.
+func (l *Log) create(tune func(*pebble.Options)) error {
+	if _, err := l.fs.Stat(l.dbDir()); !notExist(err) {
+		return err
+	}
+	dir := l.dbDir() + ".new"
+	if err := l.fs.RemoveAll(dir); err != nil && !notExist(err) {
+		return err
+	}
+	if err := l.openDB(dir, tune); err != nil {
+		return err
+	}
+	err := l.setNumber(keyFormat, formatVersion)
+	if err = errors.Join(err, l.closeDB()); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(dir, l.dbDir()); err != nil {
+		return err
+	}
+	return l.fs.syncDir(l.cfg.Dir)
+}
+
+// openDB turns Pebble's panics over a failing disk into errors, and gives up
+// where Pebble would try for ever.
+func (l *Log) openDB(dir string, tune func(*pebble.Options)) error {
+	type opened struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- opened{err: fmt.Errorf("%v", p)}
+			}
+		}()
+		o := l.options()
+		tune(o)
+		db, err := pebble.Open(dir, o)
+		done <- opened{db, err}
+	}()
+	select {
+	case o := <-done:
+		l.db = o.db
+		return o.err
+	case <-l.failed:
+		return l.failure
+	}
+}
+
 func (l *Log) dbDir() string   { return filepath.Join(l.cfg.Dir, "records") }
 func (l *Log) bodyDir() string { return filepath.Join(l.cfg.Dir, "bodies") }
 
@@ -217,20 +272,12 @@ func (l *Log) mkdir(dir string) error {
 	if err := l.fs.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return l.syncDir(filepath.Dir(dir))
-}
-
-func (l *Log) syncDir(dir string) error {
-	d, err := l.fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return l.fs.syncDir(filepath.Dir(dir))
 }
 
 func (l *Log) options() *pebble.Options {
 	o := &pebble.Options{
-		FS:                 l.fs,
+		FS:                 pebbleFS{l.fs},
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             pebbleLogger{l},
 		MemTableSize:       16 << 20,
@@ -242,14 +289,35 @@ func (l *Log) options() *pebble.Options {
 	// Signatures are base64 of random bytes: harder compression costs more than
 	// it gains.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	var flushErr atomic.Pointer[error]
 	listener := pebble.EventListener{
-		BackgroundError: func(err error) { l.cfg.Log.Error("message log: background work failed", zap.Error(err)) },
+		// A flush may also end with an error that is none, for an empty table;
+		// only true ones come here too.
+		FlushEnd: func(info pebble.FlushInfo) { flushErr.Store(&info.Err) },
+		BackgroundError: func(err error) {
+			if last := flushErr.Load(); last != nil && errors.Is(err, *last) {
+				// Pebble will try again at once and for ever, while the records
+				// wait in memory until that is full.
+				l.fail(fmt.Errorf("write table: %w", err))
+			}
+			l.background("background work failed", err)
+		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			l.fail(fmt.Errorf("corrupt data: %v", info.Details))
+			l.background("corrupt data in "+info.Path, info.Details)
 		},
 	}
 	o.EventListener = &listener
 	return o
+}
+
+// background reports what is wrong with the disk; Pebble may come across the
+// same thing many times a second.
+func (l *Log) background(what string, err error) {
+	now := l.cfg.Now().UnixNano()
+	if last := l.complained.Load(); last == 0 || now-last > int64(time.Minute) {
+		l.complained.Store(now)
+		l.cfg.Log.Error("message log: "+what, zap.Error(err))
+	}
 }
 
 // syncInterval trades a little latency for larger groups per flush when many
@@ -272,23 +340,12 @@ func (l *Log) checkFormat() error {
 	switch {
 	case err != nil:
 		return err
-	case v == formatVersion:
-		return nil
-	case v != 0:
+	case v == 0:
+		return errors.New("this is not a message log")
+	case v != formatVersion:
 		return fmt.Errorf("it was written in format %d, this program reads format %d", v, formatVersion)
 	}
-	it, err := l.db.NewIter(nil)
-	if err != nil {
-		return err
-	}
-	empty := !it.First()
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return err
-	}
-	if !empty {
-		return errors.New("this is not a message log")
-	}
-	return l.setNumber(keyFormat, formatVersion)
+	return nil
 }
 
 // loadNumbers finds the next sequence number.
@@ -411,9 +468,11 @@ func (l *Log) Close() error {
 
 // closeTimeout bounds the closing of a database that has failed: locks that
 // the failure left behind may never be released.
-const closeTimeout = 5 * time.Second
+const closeTimeout = time.Second
 
 func (l *Log) closeDB() error {
+	db := l.db
+	l.db = nil
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -421,7 +480,7 @@ func (l *Log) closeDB() error {
 				done <- fmt.Errorf("%v", p)
 			}
 		}()
-		done <- l.db.Close()
+		done <- db.Close()
 	}()
 	if l.failedErr() == nil {
 		return <-done

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package msglog
+
+import (
+	"context"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// OpenFS is Open on another file system.
+func OpenFS(cfg Config, fs vfs.FS, tune func(*pebble.Options)) (*Log, error) {
+	return open(cfg, fs, tune)
+}
+
+// BodySource is what Append needs of a body.
+type BodySource = bodySource
+
+// AppendSource is Append with a body that is not on the real file system.
+func (l *Log) AppendSource(ctx context.Context, r *Record, body BodySource) error {
+	return l.append(ctx, r, body)
+}
+
+// Flush writes all records to tables.
+func (l *Log) Flush() error { return l.db.Flush() }
+
+// Tamper applies changes behind the log's back.
+func (l *Log) Tamper(change func(*pebble.Batch) error) error {
+	b := l.db.NewBatch()
+	if err := change(b); err != nil {
+		return err
+	}
+	return b.Commit(pebble.Sync)
+}
+
+// RecordKey is the key of a record.
+func RecordKey(seq uint64) []byte { return numberKey(prefixRecord, seq) }
+
+// StampKey is the key of the time-stamp that ends with record last.
+func StampKey(last uint64) []byte { return numberKey(prefixStamp, last) }
+
+// IndexKeys are the keys of the index entries of e.
+func IndexKeys(e *Entry) [4][]byte { return indexKeys(e) }
+
+// Encode and Decode are the canonical form of records.
+func Encode(e *Entry) []byte { return e.appendTo(nil) }
+
+// Decode reads the canonical form.
+func Decode(seq uint64, b []byte) (*Entry, error) { return decodeEntry(seq, b) }
+
+// DecodeStamp reads a time-stamp and writes it again.
+func DecodeStamp(last uint64, b []byte) ([]byte, error) {
+	s, err := decodeStamp(last, b)
+	if err != nil {
+		return nil, err
+	}
+	return s.encode(), nil
+}
