@@ -373,4 +373,3 @@ func replace(file string, table []byte) error {
 	}
 	return os.WriteFile(file, slices.Concat(head, []byte(beginMark), table, []byte(endMark), tail), 0o644)
 }
-
