@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"io"
 	"math/big"
 	"testing"
 	"time"
@@ -60,6 +61,34 @@ func certifyKey(t testing.TB, parent *signer, key crypto.Signer, name string, ed
 		t.Fatal(err)
 	}
 	return &signer{cert, key}
+}
+
+// fixedKey signs without randomness, so that every process of a fuzzing run has
+// the same certificates and can accept the seeds.
+type fixedKey struct{ *ecdsa.PrivateKey }
+
+func newFixedKey(t testing.TB, n byte) fixedKey {
+	t.Helper()
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), append(make([]byte, 31), n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixedKey{k}
+}
+
+func (k fixedKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.PrivateKey.Sign(nil, digest, opts)
+}
+
+// fixed makes a certificate for such a key.
+func fixed(t testing.TB, parent *signer, n byte, edit func(*x509.Certificate)) *signer {
+	t.Helper()
+	return certifyKey(t, parent, newFixedKey(t, n), "fixed "+string('0'+n), func(c *x509.Certificate) {
+		c.SerialNumber = big.NewInt(int64(n))
+		if edit != nil {
+			edit(c)
+		}
+	})
 }
 
 func asCA(c *x509.Certificate) {

@@ -553,7 +553,11 @@ func pad(s string) string {
 // FuzzResponder: every answer is well-formed, and whatever is asked, nothing but
 // the one good certificate is called good.
 func FuzzResponder(f *testing.F) {
-	x := newFixture(f)
+	x := &fixture{ca: fixed(f, nil, 1, asCA)}
+	x.good, x.stranger = fixed(f, x.ca, 2, nil), fixed(f, nil, 3, nil)
+	r := registry{}
+	r.set(x.good, ocsp.CertStatus{State: ocsp.Good})
+	x.config = ocsp.ResponderConfig{Issuer: x.ca.cert, Cert: x.ca.cert, Signer: x.ca.key, Status: r.status, Now: now}
 	f.Add(request(f, x.good, x.ca))
 	f.Add(marshal(f, wholeRequest{TBS: tbsRequest{List: []oneRequest{{ID: idOf(f, x.good.cert, x.ca.cert)}, {ID: idOf(f, x.stranger.cert, x.good.cert)}},
 		Extensions: []pkix.Extension{{Id: oidNonce, Value: []byte{4, 1, 7}}}}}))

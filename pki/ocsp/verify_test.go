@@ -198,22 +198,27 @@ func goodResponse(t testing.TB, ca, leaf *signer) []byte {
 // FuzzVerify: nothing but a response signed by the authority is accepted, and
 // errors are those of the package.
 func FuzzVerify(f *testing.F) {
-	ca := certify(f, nil, "CA", asCA)
-	leaf := certify(f, ca, "leaf", nil)
-	delegate := certify(f, ca, "OCSP", forOCSP)
+	ca := fixed(f, nil, 1, asCA)
+	leaf := fixed(f, ca, 2, nil)
+	delegate := fixed(f, ca, 3, forOCSP)
 	der := goodResponse(f, ca, leaf)
+	if _, err := ocsp.Verify(der, leaf.cert, ca.cert, ocsp.Responders{}, noon, ocsp.Policy{}); err != nil {
+		f.Fatal(err)
+	}
 	f.Add(der)
-	d := data{Responder: byKey(f, delegate.cert), ProducedAt: noon, Responses: []single{
-		{ID: idOf(f, leaf.cert, ca.cert), Status: statusRevoked(f, noon), ThisUpdate: noon},
-		{ID: idOf(f, leaf.cert, ca.cert), Status: statusGood, ThisUpdate: noon}}}
-	f.Add(sign(f, d, delegate, []*x509.Certificate{delegate.cert}, nil))
+	answer := func(status asn1.RawValue) []byte {
+		return sign(f, data{Responder: byKey(f, delegate.cert), ProducedAt: noon, Responses: []single{
+			{ID: idOf(f, leaf.cert, ca.cert), Status: status, ThisUpdate: noon},
+			{ID: idOf(f, leaf.cert, ca.cert), Status: statusGood, ThisUpdate: noon}}}, delegate, []*x509.Certificate{delegate.cert}, nil)
+	}
+	f.Add(answer(statusGood))
+	f.Add(answer(statusRevoked(f, noon)))
 	f.Add([]byte{0x30, 3, 10, 1, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ocsp.Verify(b, leaf.cert, ca.cert, ocsp.Responders{}, noon, ocsp.Policy{})
 		if err == nil {
-			// The key died with this process, so only the seed can be good, or
-			// the seed with another encoding of its signature or its certificates.
-			if !r.ThisUpdate.Equal(noon) {
+			// Nothing else was signed than what says this.
+			if !r.ThisUpdate.Equal(noon) || !r.ProducedAt.Equal(noon) || !r.NextUpdate.IsZero() && !r.NextUpdate.Equal(noon.Add(time.Minute)) {
 				t.Fatalf("accepted %x", b)
 			}
 			return

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -102,6 +103,32 @@ func usages(critical bool, kps ...int) func(*x509.Certificate) {
 		c.SubjectKeyId = []byte(c.Subject.CommonName)
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: critical, Value: value}}
 	}
+}
+
+// fixedKey signs without randomness, so that every process of a fuzzing run has
+// the same certificates and can accept the seeds.
+type fixedKey struct{ *ecdsa.PrivateKey }
+
+func newFixedKey(t testing.TB, n byte) fixedKey {
+	t.Helper()
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), append(make([]byte, 31), n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixedKey{k}
+}
+
+func (k fixedKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.PrivateKey.Sign(nil, digest, opts)
+}
+
+// fixed makes a certificate for such a key.
+func fixed(t testing.TB) *signer {
+	t.Helper()
+	return certify(t, nil, newFixedKey(t, 1), "fixed TSA", func(c *x509.Certificate) {
+		c.SerialNumber = big.NewInt(1)
+		forStamping(c)
+	})
 }
 
 func newTSA(t testing.TB) *signer {

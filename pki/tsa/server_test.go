@@ -423,7 +423,7 @@ func TestOpenSSLAnswers(t *testing.T) {
 
 // FuzzServer: whatever is asked, the answer is well-formed, and a token verifies.
 func FuzzServer(f *testing.F) {
-	s := newTSA(f)
+	s := fixed(f)
 	h := tsa.NewServer(s.config())
 	f.Add(marshal(f, query{Version: 1, Imprint: stamped(message)}))
 	f.Add(marshal(f, query{Version: 1, Imprint: stamped(message), Policy: policy, Nonce: big.NewInt(7), CertReq: true}))
@@ -445,7 +445,7 @@ func FuzzServer(f *testing.F) {
 
 // FuzzResponse: foreign responses give a token in DER or an error of the package.
 func FuzzResponse(f *testing.F) {
-	s := newTSA(f)
+	s := fixed(f)
 	f.Add(post(f, tsa.NewServer(s.config()), marshal(f, query{Version: 1, Imprint: stamped(message)})))
 	f.Add([]byte{0x30, 5, 0x30, 3, 2, 1, 2})
 	f.Add([]byte{0x30, 0x80, 0x30, 0x80, 2, 1, 2, 0x30, 5, 0x0c, 3, 'a', 'b', 'c', 3, 2, 6, 0x40, 0, 0, 0, 0})

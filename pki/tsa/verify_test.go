@@ -222,7 +222,7 @@ func TestVerifyMalformed(t *testing.T) {
 // FuzzVerify: whatever comes, only what the authority signed is accepted, and
 // what is accepted stays so when encoded anew.
 func FuzzVerify(f *testing.F) {
-	s := newTSA(f)
+	s := fixed(f)
 	der := newDraft(f, s, message).token(f)
 	f.Add(der)
 	f.Add(toBER(f, der))
