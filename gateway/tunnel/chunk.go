@@ -44,6 +44,8 @@ type chunkWriter struct {
 // body, or alone if they are late.
 func newChunkWriter(w io.Writer, head []byte) *chunkWriter {
 	c := &chunkWriter{w: w, start: -1, array: chunkBuffers.Get().(*[chunkBuffer]byte)}
+	c.mu.Lock() // against the timer
+	defer c.mu.Unlock()
 	c.buf = c.array[:0]
 	c.add(head, false)
 	c.timer = time.AfterFunc(flushDelay, c.late)

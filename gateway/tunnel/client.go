@@ -169,7 +169,7 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 		return nil, fmt.Errorf("%w: own certificate is empty", ErrConnect)
 	}
 	r := &race{
-		client: c, view: view, servers: servers, need: need,
+		client: c, view: view, candidates: candidates, servers: servers, need: need,
 		cert: cert, hash: sha256.Sum256(cert.Certificate[0]),
 	}
 	s, peer, err := r.open(ctx)
@@ -236,12 +236,13 @@ func explain(ctx context.Context, err error) error {
 
 // race is the search for a session with an authenticated peer.
 type race struct {
-	client  *Client
-	view    *globalconf.View
-	servers []*globalconf.Server
-	need    id.Client
-	cert    *tls.Certificate
-	hash    pki.CertHash // of cert
+	client     *Client
+	view       *globalconf.View
+	candidates []*globalconf.Server
+	servers    []*globalconf.Server // those of candidates that can be asked
+	need       id.Client
+	cert       *tls.Certificate
+	hash       pki.CertHash // of cert
 }
 
 type entrant struct {
@@ -367,7 +368,7 @@ func (r *race) verify(ctx context.Context, s session, address string) (Peer, err
 	if err != nil {
 		return Peer{}, fmt.Errorf("%s: %w", address, err)
 	}
-	if !slices.ContainsFunc(r.servers, func(s *globalconf.Server) bool { return s.ID == peer.Server.ID }) {
+	if !slices.ContainsFunc(r.candidates, func(s *globalconf.Server) bool { return s.ID == peer.Server.ID }) {
 		return Peer{}, fmt.Errorf("%s: %w", address, refuse(fmt.Errorf("security server %s is there, which was not asked for", peer.Server.ID)))
 	}
 	return peer, nil

@@ -110,6 +110,7 @@ type h1Exchange struct {
 	mu       sync.Mutex // guards what Read and Close may do at once
 	released bool
 	ended    bool // body was read to its end
+	failed   bool // reading it failed
 }
 
 // sourceError marks an error that came from the caller's body.
@@ -230,6 +231,7 @@ func (b *h1Body) Read(p []byte) (int, error) {
 			x.recycle()
 		}
 	case err != nil:
+		x.failed = true
 		err = explain(x.ctx, fmt.Errorf("read response: %w", err))
 	}
 	return n, err
@@ -247,7 +249,7 @@ func (b *h1Body) Close() error {
 	if x.released {
 		return nil
 	}
-	if !x.ended && x.trySettle() && x.outcome == nil && !x.last {
+	if !x.ended && !x.failed && !x.last && x.trySettle() && x.outcome == nil {
 		x.conn.raw.SetReadDeadline(time.Now().Add(drainTime))
 		_, err := io.CopyN(io.Discard, x.body, drainSize)
 		x.ended = err == io.EOF
