@@ -155,17 +155,20 @@ func (s *sandbox) exchange(ctx context.Context, c sampleCall) (*answered, []*asi
 		return a, nil, err
 	}
 	var all []*asic.Report
-	for gateway, holder := range map[int]string{c.gateway: c.client, 1 - c.gateway: service.Owner().String()} {
-		archive, err := s.evidence(ctx, gateway, holder, a.messageID)
+	for _, side := range []struct {
+		gateway int
+		holder  string
+	}{{c.gateway, c.client}, {1 - c.gateway, service.Owner().String()}} {
+		archive, err := s.evidence(ctx, side.gateway, side.holder, a.messageID)
 		if err != nil {
 			return a, all, err
 		}
-		reports, err := s.verify(gateway, archive)
+		reports, err := s.verify(side.gateway, archive)
 		if err != nil {
 			return a, all, err
 		}
 		if len(reports) != 2 {
-			return a, all, fmt.Errorf("%s holds %d records of %s, not a request and a response", gatewayName(gateway), len(reports), a.messageID)
+			return a, all, fmt.Errorf("%s holds %d records of %s, not a request and a response", gatewayName(side.gateway), len(reports), a.messageID)
 		}
 		all = append(all, reports...)
 	}
