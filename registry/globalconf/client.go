@@ -215,12 +215,19 @@ func (c *Client) resume(src *source) {
 func (c *Client) load(src *source) (*stored, error) {
 	return load(c.cfg.Dir, src.anchor.Instance, func(f folder) (*stored, error) {
 		f.limit = c.cfg.MaxPartSize
-		asIs, err := f.trusted(src.anchor.Instance)
-		if err != nil {
-			return nil, err
+		s, err := f.signed(src.anchor.Instance, src.external, nil, func(receipt) []*x509.Certificate { return src.anchor.Certificates() })
+		if err == nil || !errors.Is(err, ErrSignature) && !errors.Is(err, fs.ErrNotExist) {
+			return s, err
 		}
-		s, err := f.signed(src.anchor.Instance, src.external, func(r receipt) []*x509.Certificate {
-			certs := src.anchor.Certificates()
+		asIs, e := f.trusted(src.anchor.Instance)
+		if e != nil {
+			return nil, e
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return asIs, nil // a folder that X-Road wrote
+		}
+		return f.signed(src.anchor.Instance, src.external, asIs.content, func(r receipt) []*x509.Certificate {
+			var certs []*x509.Certificate
 			if r.Anchor == src.identity {
 				for _, l := range announced(src, asIs) {
 					certs = append(certs, l.certs...)
@@ -228,10 +235,6 @@ func (c *Client) load(src *source) (*stored, error) {
 			}
 			return certs
 		})
-		if errors.Is(err, fs.ErrNotExist) {
-			return asIs, nil // a folder that X-Road wrote
-		}
-		return s, err
 	})
 }
 

@@ -71,3 +71,6 @@ func (c *Client) StopAfter(n int) {
 
 // ErrCrash is what a store interrupted by StopAfter returns.
 var ErrCrash = errors.New("crash")
+
+// IndexOf builds the look-ups of a view.
+func IndexOf(p *SharedParams) { newIndex(p) }

@@ -126,7 +126,9 @@ func parseShared(doc string, version int) (*SharedParams, error) {
 		return nil, err
 	}
 	p := sharedParser{
-		scanner: newScanner(doc), version: version, ids: map[string]id.Client{}, clients: map[id.Client]struct{}{},
+		scanner: newScanner(doc), version: version,
+		// A member or subsystem takes some two hundred bytes.
+		ids: make(map[string]id.Client, len(doc)/256), clients: make(map[id.Client]struct{}, len(doc)/256),
 		servers: map[id.SecurityServer]struct{}{},
 	}
 	return p.document()

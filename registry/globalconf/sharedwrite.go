@@ -29,8 +29,12 @@ func (p *SharedParams) Marshal(version int) ([]byte, error) {
 	if err := p.check(version); err != nil {
 		return nil, fmt.Errorf("shared parameters: %w", err)
 	}
-	w := &sharedWriter{version: version, refs: map[id.Client]string{}}
-	w.b = make([]byte, 0, 4096+256*len(p.Members)+512*len(p.Servers))
+	n := len(p.Members)
+	for i := range p.Members {
+		n += len(p.Members[i].Subsystems)
+	}
+	w := &sharedWriter{version: version, refs: make(map[id.Client]string, n)}
+	w.b = make([]byte, 0, 4096+224*n+512*len(p.Servers))
 	w.document("conf")
 	w.leaf("instanceIdentifier", p.Instance)
 	if version >= 3 {
@@ -248,7 +252,7 @@ func (p *SharedParams) check(version int) error {
 		}
 		classes[c.Code] = true
 	}
-	clients := map[id.Client]bool{}
+	clients := make(map[id.Client]bool, 16*len(p.Members))
 	for i := range p.Members {
 		m := &p.Members[i]
 		if m.ID.IsZero() || m.ID.Instance() != p.Instance || clients[m.ID.Client()] {

@@ -239,8 +239,9 @@ func (m *metadata) parse() (expires time.Time, version int, err error) {
 }
 
 // signed reads the folder by its signed directory: only what it lists, only with
-// the listed hashes. Certificates are asked of certs once the receipt is read.
-func (f folder) signed(name string, external bool, certs func(receipt) []*x509.Certificate) (*stored, error) {
+// the listed hashes. Certificates are asked of certs once the receipt is read;
+// what parsed holds is not parsed again.
+func (f folder) signed(name string, external bool, parsed *content, certs func(receipt) []*x509.Certificate) (*stored, error) {
 	s := &stored{}
 	var err error
 	if s.directory, err = f.read(directoryFile, maxDirectory); err != nil {
@@ -273,7 +274,7 @@ func (f folder) signed(name string, external bool, certs func(receipt) []*x509.C
 			return nil, err
 		}
 	}
-	c, err := newContent(name, s.listed.Version, parts, nil)
+	c, err := newContent(name, s.listed.Version, parts, parsed)
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +369,7 @@ func LoadSignedDir(dir string, anchor []byte) (*View, error) {
 	}
 	read := func(a *Anchor, external bool) (*stored, error) {
 		return load(dir, a.Instance, func(f folder) (*stored, error) {
-			return f.signed(a.Instance, external, func(receipt) []*x509.Certificate { return a.Certificates() })
+			return f.signed(a.Instance, external, nil, func(receipt) []*x509.Certificate { return a.Certificates() })
 		})
 	}
 	own, err := read(a, false)

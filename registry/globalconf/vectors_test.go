@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/bits"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,12 +124,13 @@ func TestVectorParameters(t *testing.T) {
 		v := int(cs.version[1] - '0')
 		raw := must(os.ReadFile(filepath.Join(cs.folder, globalconf.FileSharedParams)))(t)
 		p := must(globalconf.ParseSharedParams(raw, v))(t)
-		if _, err := p.Marshal(v); err != nil && v <= 5 {
-			// Edited files: servers share a certificate, which is read but not
-			// written.
-			for i := range p.Servers[1:] {
-				p.Servers[1+i].AuthCerts = nil
+		if cs.version == "V3" {
+			// An edited file: two servers share a certificate, which is read
+			// but not written.
+			if _, err := p.Marshal(v); !errors.Is(err, globalconf.ErrMalformed) {
+				t.Errorf("a shared certificate is written: %v", err)
 			}
+			p.Servers[1].AuthCerts = nil
 		}
 		again := must(p.Marshal(v))(t)
 		checkStructure(t, again, v)
@@ -260,3 +263,81 @@ func TestEveryByteCounts(t *testing.T) {
 }
 
 func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+// TestVectorViews serves the vectors as the central server did.
+func TestVectorViews(t *testing.T) {
+	t.Parallel()
+	for _, cs := range centralServers(t) {
+		for _, name := range []string{"internalconf", "externalconf"} {
+			certs := cs.internal
+			if name == "externalconf" {
+				certs = cs.external
+			}
+			d := must(globalconf.ParseDirectory(vector(t, "globalconf/central-server", cs.version, name), certs))(t)
+			a := globalconf.Anchor{Generated: start, Instance: d.Parts[0].Instance, Sources: []globalconf.AnchorSource{{URL: "http://cs/" + name + "?version=" + cs.version[1:]}}}
+			for _, c := range certs {
+				a.Sources[0].Certs = append(a.Sources[0].Certs, c.Raw)
+			}
+			cfg := globalconf.ClientConfig{Anchor: must(a.Marshal())(t), External: name == "externalconf", Dir: t.TempDir(), Now: func() time.Time { return start },
+				HTTP: &http.Client{Transport: vectorServer(cs.version)}}
+			c := newClient(t, cfg)
+			err := c.Update(t.Context())
+			if cs.version == "V6" && name == "externalconf" {
+				if !errors.Is(err, globalconf.ErrHash) || c.View() != nil || len(snapshot(t, cfg.Dir)) > 0 {
+					t.Errorf("%s/%s: %v", cs.version, name, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s/%s: %v", cs.version, name, err)
+				continue
+			}
+			v := c.View()
+			shared := 0
+			for _, p := range v.Problems() {
+				if strings.Contains(p.Error(), "several security servers claim it") {
+					shared++
+				}
+			}
+			if want := map[bool]int{true: 1}[cs.version == "V3"]; shared != want || len(v.Problems()) != want || len(v.AllAuthorities()) == 0 {
+				t.Errorf("%s/%s: %d authorities, problems %v", cs.version, name, len(v.AllAuthorities()), v.Problems())
+			}
+			n := 0
+			for c := range v.Clients(v.Instance()) {
+				if !v.Known(c) {
+					t.Errorf("%s is not known", c)
+				}
+				n++
+			}
+			if n == 0 {
+				t.Errorf("%s/%s: no clients", cs.version, name)
+			}
+			if w := must(globalconf.LoadSignedDir(cfg.Dir, cfg.Anchor))(t); w.Generation() != v.Generation() {
+				t.Errorf("%s/%s: the folder holds something else", cs.version, name)
+			}
+		}
+	}
+}
+
+// vectorServer serves the files of one version over http.
+type vectorServer string
+
+func (v vectorServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	path := filepath.Join(vectors, "globalconf/central-server", r.URL.Path)
+	if !strings.HasPrefix(r.URL.Path, "/V") {
+		path = filepath.Join(vectors, "globalconf/central-server", string(v), r.URL.Path)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || r.URL.Scheme != "http" {
+		return nil, errors.New("not here")
+	}
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(b)), Request: r}, nil
+}
+
+func vectorShared(version string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(vectors, "globalconf/central-server", version, "*", globalconf.FileSharedParams))
+	if err != nil || len(files) == 0 {
+		return nil, errors.New("no vectors")
+	}
+	return os.ReadFile(files[0])
+}
