@@ -60,7 +60,9 @@ type Container struct {
 
 	Attachments []Attachment // a REST body is the first
 
-	Modified time.Time // the date of the entries; zero for none
+	// Modified is the date of the entries, the latest of those read; zero
+	// for none.
+	Modified time.Time
 
 	read *readContainer // what Open found beside
 }
@@ -78,6 +80,7 @@ type readContainer struct {
 	mimetype, manifest, asicManifest []byte
 	names                            map[string]bool
 	problems                         []error
+	unreadable                       bool // not even an archive
 }
 
 // part is one entry that is held in memory.
@@ -233,6 +236,7 @@ func open(r io.ReaderAt, size int64) *Container {
 	files, err := readArchive(r, size)
 	if err != nil {
 		problem("%w", err)
+		c.read.unreadable = true
 		return c
 	}
 	inMemory := append(c.parts(),
@@ -246,6 +250,9 @@ func open(r io.ReaderAt, size int64) *Container {
 			continue
 		}
 		c.read.names[f.Name] = true
+		if f.Modified.After(c.Modified) {
+			c.Modified = f.Modified
+		}
 		if f.Name == directoryMeta {
 			if f.UncompressedSize64 != 0 || f.CompressedSize64 > 2 {
 				problem("directory %q has content", f.Name)
@@ -271,9 +278,6 @@ func open(r io.ReaderAt, size int64) *Container {
 			c.Attachments = append(c.Attachments, make([]Attachment, n-len(c.Attachments))...)
 		}
 		c.Attachments[n-1] = Attachment{Open: f.Open, Size: int64(f.UncompressedSize64)}
-		if f.Modified.After(c.Modified) {
-			c.Modified = f.Modified
-		}
 	}
 	return c
 }

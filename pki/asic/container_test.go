@@ -449,7 +449,8 @@ func TestMissingAttachment(t *testing.T) {
 		t.Errorf("%+v, %+v", r.Unverified, r.Failed())
 	}
 	var b strings.Builder
-	if err := r.Print(&b); err != nil || !strings.Contains(b.String(), "! attachment1") {
+	if err := r.Print(&b); err != nil || !strings.Contains(b.String(), "! attachment1") ||
+		!strings.HasSuffix(b.String(), "\nVALID, except for parts that are not in the container: attachment1\n") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }
@@ -607,4 +608,75 @@ func FuzzOpenContainer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLargeContainer reads a container of more than 4 GiB, most of which is a
+// hole in a file.
+func TestLargeContainer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const size = 4<<30 + 5
+	f, err := os.Create(filepath.Join(t.TempDir(), "large.asice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sparse := &sparseWriter{f: f}
+	z := zip.NewWriter(sparse)
+	for _, e := range append([]zipEntry{{name: "attachment1"}}, readZip(t, archive(t, exampleContainers(w)["body, batch stamp"]))...) {
+		h := &zip.FileHeader{Name: e.name, Method: zip.Store, CRC32: crc32.ChecksumIEEE(e.data), Flags: 0x8,
+			CompressedSize64: uint64(len(e.data)), UncompressedSize64: uint64(len(e.data))}
+		large := e.data == nil
+		if large {
+			h.CompressedSize64, h.UncompressedSize64 = size, size
+		} else if e.name == "attachment1" {
+			continue
+		}
+		out, err := z.CreateRaw(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if large {
+			if err := z.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			zeros := make([]byte, 1<<20)
+			sparse.hole = zeros
+			for left := int64(size); left > 0; left -= int64(len(zeros)) {
+				if _, err := out.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			continue
+		}
+		if _, err := out.Write(e.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := asic.Open(f, sparse.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Attachments) != 1 || c.Attachments[0].Size != size || !bytes.HasPrefix(c.Message, []byte("POST")) {
+		t.Errorf("%d attachments, message %q", len(c.Attachments), c.Message)
+	}
+}
+
+// sparseWriter leaves holes where it is given pieces of hole.
+type sparseWriter struct {
+	f    *os.File
+	at   int64
+	hole []byte
+}
+
+func (s *sparseWriter) Write(p []byte) (int, error) {
+	var err error
+	if len(p) < 4096 || s.hole == nil || &p[0] != &s.hole[0] {
+		_, err = s.f.WriteAt(p, s.at)
+	}
+	s.at += int64(len(p))
+	return len(p), err
 }

@@ -70,9 +70,16 @@ func (r *Report) Print(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if r.Valid {
+	switch {
+	case r.Valid && len(r.Unverified) > 0:
+		var absent []string
+		for _, u := range r.Unverified {
+			absent = append(absent, u.Part)
+		}
+		fmt.Fprintf(&b, "\nVALID, except for parts that are not in the container: %s\n", strings.Join(absent, ", "))
+	case r.Valid:
 		b.WriteString("\nVALID\n")
-	} else {
+	default:
 		var broken []string
 		for _, c := range r.Failed() {
 			if len(broken) == 0 || broken[len(broken)-1] != c.Name {

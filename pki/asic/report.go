@@ -160,9 +160,12 @@ type judge struct {
 // structure checks what is not evidence but carries it.
 func (j *judge) structure() {
 	c, read := j.c, j.c.read
-	errs := c.complete()
+	var errs []error
 	if read != nil {
-		errs = append(slices.Clone(read.problems), errs...)
+		errs = slices.Clone(read.problems)
+	}
+	if read == nil || !read.unreadable {
+		errs = append(errs, c.complete()...)
 	}
 	for _, err := range errs {
 		j.check(CheckContainer, err, "")
@@ -170,8 +173,8 @@ func (j *judge) structure() {
 	if len(errs) == 0 {
 		j.check(CheckContainer, nil, "message, signature and %d attachments", len(c.Attachments))
 	}
-	if read == nil {
-		return // not from a file: there is nothing else
+	if read == nil || read.unreadable {
+		return // there is nothing else
 	}
 	var err error
 	if string(read.mimetype) != MediaType {
@@ -420,16 +423,21 @@ func (j *judge) digest(name string, p covered, computed []byte) {
 func (j *judge) timestamp() {
 	c := j.c
 	j.Judged = j.Signed // for want of better
-	token, stamped := c.Timestamp, j.sig.Value()
-	switch embedded := j.sig.Timestamps(); {
-	case c.TSChainResult != nil:
+	token, stamped, embedded := c.Timestamp, j.sig.Value(), j.sig.Timestamps()
+	if c.TSChainResult != nil {
 		stamped = c.TSChainResult
 		j.check(CheckTSChain, j.timestampChain(), "leads from the signature to the time-stamp")
-	case token == nil && len(embedded) == 1:
-		token = embedded[0]
+	} else {
 		// Nothing but the signature value is time-stamped, so the rest
 		// of the document must leave no choice.
 		j.check(CheckSignature, checkForm(c.Signatures), "in X-Road's form")
+		if token == nil && len(embedded) > 0 {
+			token, embedded = embedded[0], embedded[1:]
+		}
+		if len(embedded) > 0 {
+			j.check(CheckTSImprint, errors.New("there are several time-stamps"), "")
+			return
+		}
 	}
 	if token == nil {
 		j.check(CheckTSImprint, errors.New("there is no time-stamp"), "")
