@@ -302,6 +302,7 @@ func (c *Client) Update(ctx context.Context) error {
 	before := c.view.Load()
 	federated, err := c.update(ctx)
 
+	var problems []error
 	c.mu.Lock()
 	if c.own != nil {
 		c.compose()
@@ -316,6 +317,7 @@ func (c *Client) Update(ctx context.Context) error {
 		s.Updates++
 		if before == nil || before.generation != after.generation {
 			s.Changes++
+			problems = after.Problems()
 		}
 	}
 	failures := s.Failures
@@ -328,6 +330,9 @@ func (c *Client) Update(ctx context.Context) error {
 		if err != nil {
 			c.cfg.Log.Warn("global configuration of a federated instance was not updated", zap.String("instance", name), zap.Error(err))
 		}
+	}
+	for _, p := range problems {
+		c.cfg.Log.Warn("global configuration is used in part", zap.Error(p))
 	}
 	if c.cfg.OnUpdate != nil {
 		c.cfg.OnUpdate(after, err)
