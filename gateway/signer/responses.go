@@ -330,18 +330,29 @@ func (s *Signer) pause(err error) time.Duration {
 	return max(min(interval, view.OCSPPolicy().Freshness/2), minInterval)
 }
 
-// prune forgets what belongs to no certificate of the token.
+// prune forgets what belongs to no certificate of the token, nor to an
+// intermediate above one.
 func (s *Signer) prune() {
+	held := map[pki.CertHash]bool{}
+	for _, key := range s.token.Keys() {
+		for _, tc := range key.Certificates() {
+			held[pki.HashOf(tc.Cert)] = true
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	gone := func(hash pki.CertHash) bool {
+		_, own := s.own[hash]
+		return !own && !held[hash]
+	}
 	for hash := range s.responses {
-		if _, ok := s.own[hash]; !ok {
+		if gone(hash) {
 			delete(s.responses, hash)
 			s.remove(hash)
 		}
 	}
 	for hash := range s.failures {
-		if _, ok := s.own[hash]; !ok {
+		if gone(hash) {
 			delete(s.failures, hash)
 		}
 	}

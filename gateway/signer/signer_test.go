@@ -11,12 +11,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -421,7 +422,7 @@ func TestIntermediateAnchor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	sub := newAuthority(t, "Sub CA", &w.authority)
-	subResponder := newWorldResponder(t, &sub, w)
+	subResponder := w.respond(&sub)
 	w.config.CAs[0].Intermediates = []globalconf.CA{{Cert: sub.cert.Raw, OCSP: []globalconf.OCSPResponder{{URL: subResponder}}}}
 	key := w.tokenKey(pki.Signing, 0)
 	leaf := sub.issue(t, key, name(w.member), -time.Hour, time.Hour)
@@ -454,23 +455,91 @@ func TestIntermediateAnchor(t *testing.T) {
 	}
 }
 
+// Run fetches at once, when a certificate is added, at the interval, and soon
+// after a failure.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.authentication()
-	s := w.signer()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
-	for {
-		if _, err := s.Auth(w.view.Load()); err == nil {
-			break
+	token := borrowToken(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldWith(t, token)
+		w.config.OCSPFreshness = 2 * time.Hour
+		w.authentication()
+		s := w.signer()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		at := func(after time.Duration, asked int64) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if n := w.asked.Load(); n != asked {
+				t.Errorf("asked %d times, want %d", n, asked)
+			}
 		}
-		runtime.Gosched()
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+		at(0, 1)
+		if _, err := s.Auth(w.view.Load()); err != nil {
+			t.Error(err)
+		}
+		at(7*time.Second, 1)
+		w.signing(0)
+		at(5*time.Second, 2)
+		at(19*time.Minute, 2)
+		at(time.Minute, 4) // the interval is 20 minutes
+		w.down.Store(true)
+		at(20*time.Minute, 6)
+		at(45*time.Second, 6)
+		at(5*time.Second, 8) // 60 s after the failure
+		w.down.Store(false)
+		at(time.Minute, 10)
+		at(19*time.Minute, 10)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Before there is a global configuration Run waits for it; responses that go
+// stale early are fetched more often; an interval may be configured.
+func TestRunPauses(t *testing.T) {
+	t.Parallel()
+	token := borrowToken(t)
+	for name, tt := range map[string]struct {
+		freshness, interval, want time.Duration
+	}{
+		"freshness": {10 * time.Minute, 0, 5 * time.Minute},
+		"minimum":   {time.Minute, 0, time.Minute},
+		"override":  {time.Hour, 30 * time.Second, 30 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorldWith(t, token)
+			w.config.OCSPFreshness = tt.freshness
+			w.signing(0)
+			view := w.publish()
+			w.view.Store(nil)
+			s := w.signer(func(c *signer.Config) { c.FetchInterval = tt.interval })
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- s.Run(ctx) }()
+			time.Sleep(time.Minute)
+			w.view.Store(view)
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			for i := range int64(3) {
+				if n := w.asked.Load(); n != 1+i {
+					t.Errorf("%s: asked %d times, want %d", name, n, 1+i)
+				}
+				time.Sleep(tt.want + 4*time.Second) // rounds begin with a look at the token
+				synctest.Wait()
+			}
+			cancel()
+			<-done
+		})
+		for _, c := range token.Keys()[0].Certificates() {
+			if err := token.RemoveCertificate(pki.HashOf(c.Cert)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -478,30 +547,35 @@ func TestRun(t *testing.T) {
 // one question serves all who wait.
 func TestSilentResponder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.signing(0)
-	url, asked, release := silentResponder(t)
-	w.config.CAs[0].Top.OCSP = []globalconf.OCSPResponder{{URL: url}}
-	view := w.publish()
-	s := w.signer()
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			if _, err := s.Sign(ctx, view, w.member, message, nil); !errors.Is(err, context.Canceled) {
-				t.Error(err)
-			}
+	token := borrowToken(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldWith(t, token)
+		w.signing(0)
+		w.hosts["ocsp.test"] = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			w.asked.Add(1)
+			<-r.Context().Done()
 		})
-	}
-	<-asked
-	cancel()
-	wg.Wait()
-	release()
-	select {
-	case <-asked:
-		t.Error("asked more than once")
-	default:
-	}
+		s := w.signer()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				ctx, want := ctx, context.DeadlineExceeded
+				if i == 7 { // waits longer than a fetch may take
+					ctx, want = t.Context(), nil
+				}
+				if _, err := s.Sign(ctx, w.view.Load(), w.member, message, nil); !errors.Is(err, signer.ErrNoKey) || want != nil && !errors.Is(err, want) {
+					t.Error(err)
+				}
+			})
+		}
+		start := time.Now()
+		wg.Wait()
+		if took := time.Since(start); took != 10*time.Second || w.asked.Load() != 1 {
+			t.Errorf("took %s, asked %d times", took, w.asked.Load())
+		}
+	})
 }
 
 func TestStatus(t *testing.T) {

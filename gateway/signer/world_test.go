@@ -42,11 +42,11 @@ type world struct {
 	config globalconf.SharedParams
 	view   atomic.Pointer[globalconf.View]
 
-	responder *httptest.Server
-	asked     atomic.Int64
-	down      atomic.Bool
-	mu        sync.Mutex
-	states    map[string]ocsp.State // by serial; good if absent
+	hosts  map[string]http.Handler // OCSP responders
+	asked  atomic.Int64
+	down   atomic.Bool
+	mu     sync.Mutex
+	states map[string]ocsp.State // by serial; good if absent
 }
 
 // authority is a certification authority.
@@ -101,8 +101,12 @@ func (a *authority) issue(t testing.TB, key *pki.Key, subject pkix.Name, from, t
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{TB: t, authority: newAuthority(t, "Test CA", nil), states: map[string]ocsp.State{}}
-	w.token = borrowToken(t)
+	return newWorldWith(t, borrowToken(t))
+}
+
+func newWorldWith(t testing.TB, token *pki.Token) *world {
+	t.Helper()
+	w := &world{TB: t, token: token, authority: newAuthority(t, "Test CA", nil), states: map[string]ocsp.State{}, hosts: map[string]http.Handler{}}
 	w.member = check[id.Member](t)(id.NewMember("DEV", "GOV", "1234"))
 	w.server = check[id.SecurityServer](t)(id.NewSecurityServer(w.member, "ss1"))
 	handler := ocsp.NewResponder(ocsp.ResponderConfig{
@@ -117,21 +121,20 @@ func newWorld(t testing.TB) *world {
 			return ocsp.CertStatus{State: state, RevokedAt: w.now()}, nil
 		},
 	})
-	w.responder = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.hosts["ocsp.test"] = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.asked.Add(1)
 		if w.down.Load() {
 			http.Error(rw, "down", http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(rw, r)
-	}))
-	t.Cleanup(w.responder.Close)
+	})
 	w.config = globalconf.SharedParams{
 		Instance: "DEV",
 		Sources:  []globalconf.Source{{Address: "cs", InternalCerts: [][]byte{w.cert.Raw}, ExternalCerts: [][]byte{w.cert.Raw}}},
 		CAs: []globalconf.ApprovedCA{{
 			Name: "Test CA", Profile: "ee.ria.xroad.common.certificateprofile.impl.EjbcaCertificateProfileInfoProvider",
-			Top: globalconf.CA{Cert: w.cert.Raw, OCSP: []globalconf.OCSPResponder{{URL: w.responder.URL}}},
+			Top: globalconf.CA{Cert: w.cert.Raw, OCSP: []globalconf.OCSPResponder{{URL: "http://ocsp.test"}}},
 		}},
 		Members:       []globalconf.Member{{ID: w.member, ClassDescription: "GOV", Name: "Member"}},
 		Servers:       []globalconf.SecurityServer{{ID: w.server, Address: "127.0.0.1"}},
@@ -248,7 +251,7 @@ func (w *world) authentication() *x509.Certificate {
 func (w *world) signer(change ...func(*signer.Config)) *signer.Signer {
 	w.Helper()
 	cfg := signer.Config{
-		Token: w.token, OCSP: ocsp.NewClient(ocsp.ClientConfig{Now: w.now}), View: w.view.Load, Server: w.server, Now: w.now,
+		Token: w.token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: &http.Client{Transport: w}, Now: w.now}), View: w.view.Load, Server: w.server, Now: w.now,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -268,29 +271,28 @@ func (w *world) verify(e *asic.Evidence) (*x509.Certificate, error) {
 	return v.Signature.Certificate(), nil
 }
 
-// newWorldResponder starts an OCSP responder that calls every certificate of
-// an authority good, and returns its URL.
-func newWorldResponder(t testing.TB, a *authority, w *world) string {
-	srv := httptest.NewServer(ocsp.NewResponder(ocsp.ResponderConfig{
+// RoundTrip is the world's network: it brings requests to its responders.
+func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
+	h, ok := w.hosts[r.URL.Host]
+	if !ok {
+		return nil, errors.New("no such host")
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return rec.Result(), nil
+}
+
+// respond starts an OCSP responder that calls every certificate of an
+// authority good, and returns its URL.
+func (w *world) respond(a *authority) string {
+	w.hosts["second.test"] = ocsp.NewResponder(ocsp.ResponderConfig{
 		Issuer: a.cert, Cert: a.cert, Signer: a.key, Now: w.now,
 		Status: func(context.Context, *big.Int) (ocsp.CertStatus, error) {
 			return ocsp.CertStatus{State: ocsp.Good}, nil
 		},
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL
-}
-
-// silentResponder tells when it is asked and answers only once released.
-func silentResponder(t testing.TB) (url string, asked chan struct{}, release func()) {
-	asked, wait := make(chan struct{}, 100), make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		asked <- struct{}{}
-		select {
-		case <-wait:
-		case <-r.Context().Done():
-		}
-	}))
-	t.Cleanup(srv.Close)
-	return srv.URL, asked, sync.OnceFunc(func() { close(wait) })
+	})
+	return "http://second.test"
 }

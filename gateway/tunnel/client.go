@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"kontor/pki"
 	"kontor/registry/globalconf"
 	"kontor/registry/id"
@@ -52,13 +54,17 @@ type Client struct {
 	identity func(*globalconf.View) (*tls.Certificate, error)
 	verifier *PeerVerifier
 	dialTCP  func(ctx context.Context, network, address string) (net.Conn, error)
-	plain    *http.Transport // for OCSP
 	connect  time.Duration
 	max      int64
 	port     int
 	ocspPort int
 	now      func() time.Time
 	pool     pool
+
+	plain     *http.Transport                              // for OCSP
+	questions singleflight.Group                           // for OCSP, under way
+	patience  func() (context.Context, context.CancelFunc) // for one; ends with Close
+	end       context.CancelFunc
 
 	mu      sync.Mutex
 	winners map[string]winner // by the set of candidates
@@ -121,6 +127,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.pool.timeout == 0 {
 		c.pool.timeout = idleTimeout
 	}
+	life, end := context.WithCancel(context.Background())
+	c.end = end
+	c.patience = func() (context.Context, context.CancelFunc) { return context.WithTimeout(life, ocspTimeout) }
 	c.plain = &http.Transport{
 		DialContext:            c.dialTCP,
 		DisableKeepAlives:      true, // one question per hour and peer
@@ -132,7 +141,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 // Close closes the idle connections; those in use close when their exchange
 // ends. Post fails from now on.
-func (c *Client) Close() { c.pool.close() }
+func (c *Client) Close() {
+	c.pool.close()
+	c.end()
+}
 
 // Post sends one message to one of the candidates and returns its answer. The
 // peer's certificate must be registered, in view, for one of the candidates,

@@ -85,7 +85,7 @@ func (c *h1) exchange(ctx context.Context, header http.Header, body io.Reader) (
 	if err != nil {
 		c.discard()
 		x.release(false)
-		if e := x.sourceError(inMemory); e != nil {
+		if e := x.bodyError(inMemory); e != nil {
 			return nil, e
 		}
 		return nil, err
@@ -115,8 +115,6 @@ type h1Exchange struct {
 
 // sourceError marks an error that came from the caller's body.
 type sourceError struct{ error }
-
-func (e sourceError) Unwrap() error { return e.error }
 
 // send writes the request. If its source fails, no response will come; if the
 // connection does, one may be there already.
@@ -198,8 +196,8 @@ func (x *h1Exchange) trySettle() bool {
 	return x.settled
 }
 
-// sourceError returns what the caller's body did to make the exchange fail.
-func (x *h1Exchange) sourceError(wait bool) error {
+// bodyError returns what the caller's body did to make the exchange fail.
+func (x *h1Exchange) bodyError(wait bool) error {
 	if wait && !x.settled {
 		x.settle(<-x.sent)
 	}

@@ -28,14 +28,32 @@ const (
 	maxOCSPAnswer = 256 << 10
 )
 
-// fetchOCSP asks a peer for the OCSP responses of its own certificates: one
-// per certificate, in the order asked (X-Road Message Transport Protocol,
-// section 3). They are not verified.
+// fetchOCSP asks the peer at an address for the OCSP responses of its own
+// certificates: one per certificate, in the order asked (X-Road Message
+// Transport Protocol, section 3). They are not verified. Requests that need the
+// same responses at once share one question.
 func (c *Client) fetchOCSP(ctx context.Context, address string, certs []*x509.Certificate) ([][]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, ocspTimeout)
-	defer cancel()
+	query := ocspQuery(certs)
+	result := c.questions.DoChan(address+" "+query, func() (any, error) {
+		// It outlives the request that asked first, but not the client.
+		ctx, cancel := c.patience()
+		defer cancel()
+		return c.askOCSP(ctx, address, query, len(certs))
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.([][]byte), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ocsp.ErrUnavailable, ctx.Err())
+	}
+}
+
+func (c *Client) askOCSP(ctx context.Context, address, query string, want int) ([][]byte, error) {
 	host := net.JoinHostPort(address, strconv.Itoa(c.ocspPort))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/?"+ocspQuery(certs), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/?"+query, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ocsp.ErrUnavailable, err)
 	}
@@ -49,7 +67,7 @@ func (c *Client) fetchOCSP(ctx context.Context, address string, certs []*x509.Ce
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return nil, fmt.Errorf("%w: port %d answered with HTTP status %d", ocsp.ErrUnavailable, c.ocspPort, resp.StatusCode)
 	}
-	return readOCSP(resp.Header.Get("Content-Type"), resp.Body, len(certs))
+	return readOCSP(resp.Header.Get("Content-Type"), resp.Body, want)
 }
 
 // ocspQuery asks in both ways: servers before 7.8 and 7.8 itself read cert, later
