@@ -249,7 +249,7 @@ func TestOCSPPortMisbehaves(t *testing.T) {
 		a, b := w.add("a"), w.add("b")
 		b.serve(echo)
 		b.plain("5577", func(c net.Conn) { io.Copy(io.Discard, c) })
-		c := a.tunnel(func(cfg *tunnel.ClientConfig) { cfg.ConnectTimeout = 100 * time.Millisecond })
+		c := a.tunnel(func(cfg *tunnel.ClientConfig) { cfg.ConnectTimeout = time.Second })
 		if _, err := post(t, c, b, "x"); !errors.Is(err, tunnel.ErrPeer) || !errors.Is(err, tunnel.ErrTimeout) || b.requests.Load() != 0 {
 			t.Errorf("%v, %d requests", err, b.requests.Load())
 		}
@@ -859,9 +859,11 @@ func TestBodyFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
-	ends := make(chan error, 1)
+	begun, ends := make(chan error, 1), make(chan error, 1)
 	b.serve(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, err := io.Copy(io.Discard, r.Body)
+		_, err := io.ReadFull(r.Body, make([]byte, 4))
+		begun <- err
+		_, err = io.Copy(io.Discard, r.Body)
 		ends <- err
 	}))
 	reason := errors.New("the client hung up")
@@ -869,7 +871,9 @@ func TestBodyFails(t *testing.T) {
 	pr, pw := io.Pipe()
 	go func() {
 		io.WriteString(pw, "some")
-		time.Sleep(20 * time.Millisecond) // until the peer has it
+		if err := <-begun; err != nil { // a part is sent although more may come
+			t.Error(err)
+		}
 		pw.CloseWithError(reason)
 	}()
 	if _, err := c.Post(t.Context(), w.view.Load(), b.providers(), b.client, nil, pr); !errors.Is(err, reason) {
