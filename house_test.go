@@ -26,7 +26,7 @@ var walls = map[string][]string{
 	"github.com/smallstep/nosql":        {"pki/ca"},
 	"github.com/cockroachdb/pebble":     {"gateway/msglog", "registry", "pki/ca"},
 	"github.com/spf13/viper":            {"config"},
-	"github.com/spf13/cobra":            {"cmd/kontor", "cmd/kontor-verify"},
+	"github.com/spf13/cobra":            {"cmd/kontor", "cmd/verify"},
 }
 
 // roots are the folders and files that may stand at the top.

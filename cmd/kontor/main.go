@@ -39,9 +39,12 @@ func main() {
 
 func exitStatus(err error) int {
 	var usage usageError
+	var status exitWith
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &status):
+		return int(status)
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &usage):

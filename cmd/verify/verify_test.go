@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package verify
 
 import (
 	"archive/zip"
@@ -39,7 +39,7 @@ func needVectors(t *testing.T) {
 func command(t *testing.T, args ...string) (status int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
-	status = run(t.Context(), args, &o, &e)
+	status = Run(t.Context(), "kontor-verify", args, &o, &e)
 	return status, o.String(), e.String()
 }
 
