@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -99,7 +100,14 @@ func (s *sandbox) run(ctx context.Context, check, demo bool) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
+	// Whoever waits for this file must not find that of the last time.
+	if err := os.Remove(s.path("sandbox.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if err := s.defineRoles(); err != nil {
+		return err
+	}
+	if err := s.claim(); err != nil {
 		return err
 	}
 
@@ -189,6 +197,26 @@ func (s *sandbox) lock() (unlock func(), err error) {
 		return nil, fmt.Errorf("another sandbox runs in %s; stop it or choose another folder with --dir", s.dir)
 	}
 	return func() { f.Close() }, nil
+}
+
+// claim makes sure that nobody uses the addresses of the sandbox: roles that
+// are processes of their own would try again for ever, while those of another
+// sandbox answered in their place.
+func (s *sandbox) claim() error {
+	addresses := []string{sampleAddr}
+	for _, r := range s.roles {
+		addresses = append(addresses, r.metrics)
+	}
+	for _, a := range addresses {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			return fmt.Errorf("%w; every sandbox needs the same addresses, so stop the one that runs", err)
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // defineRoles loads the configuration of every role.
