@@ -24,24 +24,60 @@ type Change interface {
 	apply(*State) error
 }
 
-// newChange returns an empty change for a name in the journal.
+// emptyChanges makes an empty change for each name in the journal.
+var emptyChanges = index(
+	of[FoundInstance](),
+	of[SetSystem](),
+	of[AddKey](),
+	of[ActivateKey](),
+	of[RetireKey](),
+	of[SetMemberClass](),
+	of[DeleteMemberClass](),
+	of[AddMember](),
+	of[RenameMember](),
+	of[DeleteMember](),
+	of[AddSubsystem](),
+	of[RenameSubsystem](),
+	of[DeleteSubsystem](),
+	of[AddServer](),
+	of[SetServerAddress](),
+	of[SetMaintenance](),
+	of[DeleteServer](),
+	of[RegisterCertificate](),
+	of[UnregisterCertificate](),
+	of[RegisterClient](),
+	of[EnableClient](),
+	of[UnregisterClient](),
+	of[SetGroup](),
+	of[DeleteGroup](),
+	of[AddGroupMember](),
+	of[RemoveGroupMember](),
+	of[SetCA](),
+	of[DeleteCA](),
+	of[SetTSA](),
+	of[DeleteTSA](),
+	of[TrustAnchor](),
+	of[DistrustAnchor](),
+)
+
+func of[T any, P interface {
+	*T
+	Change
+}]() func() Change {
+	return func() Change { return P(new(T)) }
+}
+
+func index(all ...func() Change) map[string]func() Change {
+	byName := make(map[string]func() Change, len(all))
+	for _, empty := range all {
+		byName[empty().op()] = empty
+	}
+	return byName
+}
+
 func newChange(op string) (Change, error) {
-	for _, c := range []Change{
-		&FoundInstance{}, &SetSystem{},
-		&AddKey{}, &ActivateKey{}, &RetireKey{},
-		&SetMemberClass{}, &DeleteMemberClass{},
-		&AddMember{}, &RenameMember{}, &DeleteMember{},
-		&AddSubsystem{}, &RenameSubsystem{}, &DeleteSubsystem{},
-		&AddServer{}, &SetServerAddress{}, &SetMaintenance{}, &DeleteServer{},
-		&RegisterCertificate{}, &UnregisterCertificate{},
-		&RegisterClient{}, &EnableClient{}, &UnregisterClient{},
-		&SetGroup{}, &DeleteGroup{}, &AddGroupMember{}, &RemoveGroupMember{},
-		&SetCA{}, &DeleteCA{}, &SetTSA{}, &DeleteTSA{},
-		&TrustAnchor{}, &DistrustAnchor{},
-	} {
-		if c.op() == op {
-			return c, nil
-		}
+	if empty, ok := emptyChanges[op]; ok {
+		return empty(), nil
 	}
 	return nil, fmt.Errorf("unknown change %q: it was written by a newer program", op)
 }

@@ -29,11 +29,13 @@ func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 // UnmarshalText reads lower-case hex of full length.
 func (h *Hash) UnmarshalText(b []byte) error {
 	var got Hash
-	if n, err := hex.Decode(got[:], b); err != nil || n != len(h) || got.String() != string(b) {
-		return fmt.Errorf("%q is not a hash", b)
+	if len(b) == 2*len(got) {
+		if _, err := hex.Decode(got[:], b); err == nil && got.String() == string(b) {
+			*h = got
+			return nil
+		}
 	}
-	*h = got
-	return nil
+	return fmt.Errorf("%q is not a hash", b)
 }
 
 // Author tells on whose account a change is made.

@@ -340,6 +340,7 @@ func FuzzDecodeEntry(f *testing.F) {
 	} {
 		f.Add(must(registry.EncodeEntry(&registry.Entry{Number: 1, Author: author, Change: c})))
 	}
+	f.Add([]byte(`{"previous":"` + strings.Repeat("0", 67) + `"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := registry.DecodeEntry(b)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"kontor/registry/globalconf"
 )
@@ -187,10 +188,8 @@ func (r *Registry) publish(ctx context.Context, st *State, done *publication) er
 		return fmt.Errorf("our own reader refuses it: %w", err)
 	}
 	// 3 write: first the parts, then the directories that name them
-	for _, g := range generations {
-		if err := p.writeFolder(g); err != nil {
-			return err
-		}
+	if err := p.writeFolders(generations); err != nil {
+		return err
 	}
 	if err := p.replace(directories); err != nil {
 		return err
@@ -228,15 +227,29 @@ func (p *publisher) generations(st *State) (map[int]*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := map[int]*generation{}
-	whole, stamp := p.whole(), p.stamp()
+	var fresh [maxVersion + 1]*generation
+	var renderers errgroup.Group
+	stamp := p.stamp()
 	for v := st.system.MinimumVersion; v <= maxVersion; v++ {
-		parts, err := r.parts(v)
-		if err != nil {
-			return nil, fmt.Errorf("version %d: %w", v, err)
+		renderers.Go(func() error {
+			parts, err := r.parts(v)
+			if err != nil {
+				return fmt.Errorf("version %d: %w", v, err)
+			}
+			fresh[v] = newGeneration(st.instance, path.Join(versionDir(v), stamp), parts)
+			return nil
+		})
+	}
+	if err := renderers.Wait(); err != nil {
+		return nil, err
+	}
+	all, whole := map[int]*generation{}, p.whole()
+	for v, g := range fresh {
+		if g == nil {
+			continue
 		}
-		all[v] = newGeneration(st.instance, path.Join(versionDir(v), stamp), parts)
-		if old := p.current[v]; whole && old != nil && old.sameParts(all[v]) {
+		all[v] = g
+		if old := p.current[v]; whole && old != nil && old.sameParts(g) {
 			all[v] = old
 		}
 	}
@@ -339,12 +352,22 @@ func signDirectory(d *globalconf.Directory, key crypto.Signer, cert *x509.Certif
 	return doc, nil
 }
 
-// writeFolder writes the parts of a new generation durably. Until a directory
-// names their folder, it is rubbish.
-func (p *publisher) writeFolder(g *generation) error {
-	if g.parts[0].content == nil {
-		return nil // written before
+// writeFolders writes new generations durably. Until a directory names their
+// folders, they are rubbish. Writers that wait for the disk together share its
+// commits.
+func (p *publisher) writeFolders(generations map[int]*generation) error {
+	var writers errgroup.Group
+	for _, g := range generations {
+		if g.parts[0].content == nil {
+			continue // written before
+		}
+		p.replaced[g.folder] = p.now()
+		writers.Go(func() error { return p.writeFolder(g) })
 	}
+	return writers.Wait()
+}
+
+func (p *publisher) writeFolder(g *generation) error {
 	err := p.root.MkdirAll(g.folder, 0o755)
 	for i := 0; err == nil && i < len(g.parts); i++ {
 		err = p.write(path.Join(g.folder, g.parts[i].file), g.parts[i].content)
@@ -357,7 +380,6 @@ func (p *publisher) writeFolder(g *generation) error {
 	if err != nil {
 		return errors.Join(err, p.root.RemoveAll(g.folder))
 	}
-	p.replaced[g.folder] = p.now()
 	for i := range g.parts {
 		g.parts[i].content = nil
 	}
@@ -367,22 +389,25 @@ func (p *publisher) writeFolder(g *generation) error {
 // replace puts the directories in place of the last ones: all are written
 // before the first is renamed.
 func (p *publisher) replace(directories map[string][]byte) error {
+	var writers errgroup.Group
 	for name, doc := range directories {
-		if err := p.write(temporary(name), doc); err != nil {
-			return err
-		}
+		writers.Go(func() error { return p.write(temporary(name), doc) })
 	}
+	if err := writers.Wait(); err != nil {
+		return err
+	}
+	changed := map[string]bool{}
 	for name := range directories {
 		if err := p.root.Rename(temporary(name), name); err != nil {
 			return err
 		}
+		changed[path.Dir(name)] = true
 	}
-	for name := range directories {
-		if err := p.sync(path.Dir(name)); err != nil {
-			return err
-		}
+	var syncs errgroup.Group
+	for dir := range changed {
+		syncs.Go(func() error { return p.sync(dir) })
 	}
-	return nil
+	return syncs.Wait()
 }
 
 func temporary(name string) string { return path.Join(path.Dir(name), "."+path.Base(name)) }

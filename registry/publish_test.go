@@ -178,6 +178,7 @@ func TestStablePublication(t *testing.T) {
 	}
 
 	// Another process with the same state writes the same bytes.
+	anchor := must(r.InternalAnchor())
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +189,9 @@ func TestStablePublication(t *testing.T) {
 	}
 	defer again.Close()
 	publish(t, again)
+	if !bytes.Equal(anchor, must(again.InternalAnchor())) {
+		t.Error("the anchor changed")
+	}
 	fourth := files(t, dir)
 	for v := 2; v <= 6; v++ {
 		old, now := directory(t, again, third, registry.Internal, v), directory(t, again, fourth, registry.Internal, v)
@@ -414,6 +418,21 @@ func TestUnwritable(t *testing.T) {
 	publish(t, r)
 	if left, err := filepath.Glob(filepath.Join(dir, "public", "V*", "2*")); err != nil || len(left) != 5 {
 		t.Errorf("folders %v, %v", left, err)
+	}
+}
+
+func TestPublicDirElsewhere(t *testing.T) {
+	t.Parallel()
+	dir, clk, public := newDir(t), newClock(), filepath.Join(t.TempDir(), "www")
+	r := open(t, dir, registry.Config{Now: clk.now, PublicDir: public})
+	fill(t, r, ecosystem(newAuthority("Test CA")))
+	publish(t, r)
+	info, err := os.Stat(filepath.Join(public, "V6", "internalconf"))
+	if err != nil || info.Mode().Perm()&0o444 != 0o444 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "public")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("published in the registry's directory as well")
 	}
 }
 

@@ -7,8 +7,8 @@
 //
 // What it knows is a journal: every accepted change is one entry, durable and
 // chained to the one before, and the current State is their fold. Changes come
-// in sets through one door, Registry.Apply, which accepts all of a set or
-// nothing. Plan computes the set that makes a declaration true.
+// in sets through one door, Registry.Apply (or Update), which accepts all of a
+// set or nothing. Plan computes the set that makes a declaration true.
 //
 // From the state the configuration of every version is generated, read back by
 // the reader that gateways use, and only then put in place of the last one. A
@@ -88,6 +88,10 @@ type CreateConfig struct {
 type Config struct {
 	// Interval between two publications without a change; zero means a minute.
 	Interval time.Duration
+	// PublicDir overrides where the publication is kept; empty means in the
+	// directory. Nothing else may be in it. A web server that is to serve it
+	// needs a folder of its own here, as the registry's is closed to others.
+	PublicDir string
 	// Store overrides where the journal is kept; nil means in the directory.
 	// The registry closes it.
 	Store Store
@@ -221,7 +225,10 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pub, err := openPublisher(filepath.Join(dir, publicDir), cfg)
+	if cfg.PublicDir == "" {
+		cfg.PublicDir = filepath.Join(dir, publicDir)
+	}
+	pub, err := openPublisher(cfg.PublicDir, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -231,8 +238,8 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 	return r, nil
 }
 
-// Close releases the directory. Run must have returned. Only the first call
-// does anything.
+// Close releases the directory. Run must have returned, and nothing but State
+// and Status may be called any more. Only the first call does anything.
 func (r *Registry) Close() error { return r.close() }
 
 func (r *Registry) shut() error {
@@ -251,6 +258,13 @@ func (r *Registry) State() *State { return r.state.Load() }
 // acceptable and why; after any error, nothing has changed. No changes are no
 // entry.
 func (r *Registry) Apply(ctx context.Context, by Author, changes []Change) (uint64, error) {
+	return r.Update(ctx, by, func(*State) ([]Change, error) { return changes, nil })
+}
+
+// Update is Apply for changes that depend on the state: choose returns them
+// for the state that they will be applied to, and nothing comes between. Its
+// error is passed on. It must not call Apply or Update.
+func (r *Registry) Update(ctx context.Context, by Author, choose func(*State) ([]Change, error)) (uint64, error) {
 	if err := checkAuthor(by); err != nil {
 		return 0, err
 	}
@@ -260,6 +274,10 @@ func (r *Registry) Apply(ctx context.Context, by Author, changes []Change) (uint
 		return 0, err
 	}
 	st := r.State()
+	changes, err := choose(st)
+	if err != nil {
+		return 0, err
+	}
 	if len(changes) == 0 {
 		return st.number, nil
 	}

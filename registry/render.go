@@ -51,8 +51,10 @@ func (r *renderer) parts(version int) ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shared parameters: %w", err)
 	}
-	if _, err := globalconf.ParseSharedParams(shared, version); err != nil {
-		return nil, fmt.Errorf("shared parameters: %w", err)
+	if version != maxVersion { // which is rehearsed as a whole
+		if _, err := globalconf.ParseSharedParams(shared, version); err != nil {
+			return nil, fmt.Errorf("shared parameters: %w", err)
+		}
 	}
 	all := []part{
 		{globalconf.ContentPrivateParams, globalconf.FilePrivateParams, private},

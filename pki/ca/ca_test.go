@@ -454,6 +454,31 @@ func TestCreateAndOpen(t *testing.T) {
 	}
 }
 
+func TestConcurrentIssuing(t *testing.T) {
+	t.Parallel()
+	c := newCA(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		csr := newCSR(t, newKey(t), csrFor("x"))
+		wg.Go(func() {
+			for range 5 {
+				cert, err := c.Issue(t.Context(), csr, ca.Request{Usage: pki.Signing})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := c.Revoke(t.Context(), cert.SerialNumber, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if all, err := c.List(t.Context()); err != nil || len(all) != 2+40 {
+		t.Errorf("%d certificates, %v", len(all), err)
+	}
+}
+
 func TestRecordsSurviveCrash(t *testing.T) {
 	t.Parallel()
 	c := newCA(t)
