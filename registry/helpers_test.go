@@ -60,6 +60,7 @@ var created = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	template = dir
 	err = registry.Create(dir, pin, registry.CreateConfig{
 		Instance: "DEV", Address: "127.0.0.1:8001", Algorithm: pki.P256, By: author, Now: func() time.Time { return start.Add(-time.Hour) },
 	})
@@ -93,10 +94,13 @@ func cheapen(dir string) error {
 	return nil
 }
 
+// template is the directory that created made, if it did.
+var template string
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, _ := created(); dir != "" {
-		os.RemoveAll(dir)
+	if template != "" {
+		os.RemoveAll(template)
 	}
 	os.Exit(code)
 }

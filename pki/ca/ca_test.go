@@ -51,6 +51,7 @@ var created = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	template = dir
 	if err := ca.Create(dir, pass, ca.CreateConfig{Name: "Test CA", Instance: "DEV"}); err != nil {
 		return dir, err
 	}
@@ -78,10 +79,13 @@ func cheapen(dir string) error {
 	return nil
 }
 
+// template is the directory that created made, if it did.
+var template string
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, _ := created(); dir != "" {
-		os.RemoveAll(dir)
+	if template != "" {
+		os.RemoveAll(template)
 	}
 	os.Exit(code)
 }
