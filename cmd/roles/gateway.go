@@ -39,6 +39,7 @@ import (
 	"kontor/pki/ocsp"
 	"kontor/pki/tsa"
 	"kontor/registry/globalconf"
+	"kontor/registry/guard"
 	"kontor/registry/id"
 )
 
@@ -93,7 +94,7 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 	if _, err := serverconf.Create(serverconf.Config{Path: cfg.ServerConf()}, &serverconf.Model{}); err != nil {
 		return nil, err
 	}
-	key, err := admin.CreateTokens(adminTokens(cfg), "local", admin.RoleOperator, admin.RoleAuditor)
+	key, err := guard.CreateKeys(adminTokens(cfg), "local", admin.RoleOperator, admin.RoleAuditor)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +201,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		return err
 	}
 
-	tokens, err := admin.LoadTokens(adminTokens(cfg))
+	tokens, err := guard.LoadKeys(adminTokens(cfg), admin.RoleOperator, admin.RoleAuditor)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -24,6 +23,7 @@ import (
 
 	"kontor/gateway/msglog"
 	"kontor/gateway/signer"
+	"kontor/registry/guard"
 	"kontor/registry/id"
 )
 
@@ -33,11 +33,19 @@ type MessageLog interface {
 	ExportZip(ctx context.Context, w io.Writer, q msglog.Query, force bool) (int, error)
 }
 
+// Roles of API keys.
+const (
+	RoleOperator = "operator" // keys, clients, services, and all that an auditor may
+	RoleAuditor  = "auditor"  // the message log
+)
+
+var errRole = errors.New("role missing")
+
 // Config holds what the API administers.
 type Config struct {
 	Log    MessageLog
 	Keys   func() []signer.KeyStatus
-	Tokens *Tokens
+	Tokens *guard.Keys // with RoleOperator and RoleAuditor
 	Logger *zap.Logger // also the audit log; nil: silence
 }
 
@@ -49,6 +57,7 @@ func Handler(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	hc := huma.DefaultConfig("Kontor gateway administration", "1")
 	hc.DocsPath = "" // its page would load scripts from elsewhere
+	hc.Transformers = append(hc.Transformers, guard.Problems)
 	hc.RejectUnknownQueryParameters = true
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"apiKey": {Type: "apiKey", In: "header", Name: "Authorization", Description: "X-Road-ApiKey token=…"},
@@ -80,11 +89,11 @@ type server struct{ cfg Config }
 // and writes the audit log.
 func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
-		who, err := s.cfg.Tokens.authenticate(ctx.Header("Authorization"))
+		who, err := s.cfg.Tokens.Authenticate(ctx.Header("Authorization"))
 		status, text := http.StatusUnauthorized, "give a valid API key: Authorization: X-Road-ApiKey token=…"
 		if err == nil {
 			roles, _ := ctx.Operation().Metadata["roles"].([]string)
-			if !who.hasOneOf(roles) {
+			if !who.HasOneOf(roles) {
 				status, text, err = http.StatusForbidden, "the API key has none of the roles that this operation needs", errRole
 			}
 		}
@@ -282,13 +291,4 @@ func logError(err error) error {
 		return huma.Error503ServiceUnavailable("the gateway is stopping")
 	}
 	return huma.Error500InternalServerError("the message log could not be read", err)
-}
-
-// tokenOf cuts the key out of an Authorization header.
-func tokenOf(header string) (string, bool) {
-	const prefix = "x-road-apikey token="
-	if len(header) < len(prefix) || !bytes.EqualFold([]byte(header[:len(prefix)]), []byte(prefix)) {
-		return "", false
-	}
-	return header[len(prefix):], true
 }

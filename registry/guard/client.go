@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxAnswer = 64 << 20
+	// maxWaits and maxWait bound how long a call waits for its turn when the
+	// server says that there are too many.
+	maxWaits = 5
+	maxWait  = 10 * time.Second
+)
+
+// Client calls an administration API.
+type Client struct {
+	url  string
+	key  string
+	what string
+	http *http.Client
+}
+
+// NewClient returns a client for the API at url, such as
+// https://127.0.0.1:4000, of what, such as "gateway". The server must present
+// exactly the certificate pin.
+func NewClient(url, key, what string, pin *x509.Certificate) *Client {
+	return &Client{strings.TrimSuffix(url, "/"), key, what, &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			InsecureSkipVerify: true, // replaced by the pin
+			VerifyConnection: func(cs tls.ConnectionState) error {
+				if len(cs.PeerCertificates) == 0 || !cs.PeerCertificates[0].Equal(pin) {
+					return fmt.Errorf("the server is not the %s whose certificate was given", what)
+				}
+				return nil
+			},
+		}},
+	}}
+}
+
+// Request is one call.
+type Request struct {
+	Method string
+	Path   string // escaped
+	Query  url.Values
+	Header http.Header
+	Body   any // sent as JSON; nil: none
+}
+
+// Do makes a call. Answers that are not 2xx are errors: a *Problem if the
+// server explains it. When told that there are too many calls, it waits.
+func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = json.Marshal(r.Body); err != nil {
+			return nil, err
+		}
+	}
+	for waits := 0; ; waits++ {
+		resp, err := c.send(ctx, r, body)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode/100 == 2 {
+			return resp, nil
+		}
+		problem := c.problem(resp)
+		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+		wait := time.Duration(seconds) * time.Second
+		if resp.StatusCode != http.StatusTooManyRequests || err != nil || wait > maxWait || waits == maxWaits {
+			return nil, problem
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, r Request, body []byte) (*http.Response, error) {
+	target := c.url + r.Path
+	if len(r.Query) > 0 {
+		target += "?" + r.Query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	if r.Body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Authorization", "X-Road-ApiKey token="+c.key)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the administration API of the %s does not answer: %w", c.what, err)
+	}
+	return resp, nil
+}
+
+// problem reads why a call was refused.
+func (c *Client) problem(resp *http.Response) error {
+	defer resp.Body.Close()
+	p := new(Problem)
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	err := errors.New("no problem document")
+	if kind == problemType {
+		err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p)
+	}
+	if err != nil || p.Detail == "" {
+		return fmt.Errorf("the %s answered with status %d", c.what, resp.StatusCode)
+	}
+	return p
+}
+
+// Decode makes a call and reads its JSON answer into out, and returns the
+// answer's header.
+func (c *Client) Decode(ctx context.Context, r Request, out any) (http.Header, error) {
+	resp, err := c.Do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil {
+		return nil, fmt.Errorf("answer of the %s: %w", c.what, err)
+	}
+	return resp.Header, nil
+}
