@@ -210,9 +210,13 @@ func TestPruneCrash(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	var armed atomic.Bool
 	var crashes []*vfs.MemFS
+	seen := 0
 	rng := rand.New(rand.NewPCG(3, 4))
 	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if armed.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			if seen++; seen%stride != 0 {
+				return nil
+			}
 			for _, percent := range []int{0, 50, 100} {
 				crashes = append(crashes, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
 			}

@@ -208,6 +208,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			var led ledger
 			var mu sync.Mutex
 			var crashes []crash
+			seen := 0
 			mem := vfs.NewCrashableMem()
 			rng := rand.New(rand.NewPCG(1, uint64(kept)))
 			fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -216,10 +217,13 @@ func TestCrashAtEveryOperation(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
+				if seen++; seen%stride != 0 {
+					return nil
+				}
 				want := led.snapshot()
 				crashes = append(crashes, crash{
 					mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: rng}), want,
-					fmt.Sprintf("before operation %d (%d %s)", len(crashes), op.Kind, op.Path)})
+					fmt.Sprintf("before operation %d (%d %s)", seen, op.Kind, op.Path)})
 				return nil
 			}))
 			if err := workload(fs, smallTables, true, &led); err != nil {
@@ -240,15 +244,11 @@ func TestCrashAtEveryOperation(t *testing.T) {
 // log may refuse whatever it likes, but not lose what it acknowledged.
 func TestErrorAtEveryOperation(t *testing.T) {
 	t.Parallel()
-	step := int64(1)
-	if testing.Short() {
-		step = 7
-	}
 	for _, persistent := range []bool{false, true} {
 		t.Run(fmt.Sprintf("persistent=%v", persistent), func(t *testing.T) {
 			t.Parallel()
 			failed := 0
-			for n := int64(0); ; n += step {
+			for n := int64(0); ; n += stride {
 				var led ledger
 				var count atomic.Int64
 				var off atomic.Bool

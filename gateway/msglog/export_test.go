@@ -57,3 +57,6 @@ func DecodeStamp(last uint64, b []byte) ([]byte, error) {
 	}
 	return s.encode(), nil
 }
+
+// SetBatch changes how many signatures one token covers.
+func (l *Log) SetBatch(n uint64) { l.stamps.batch = n }

@@ -94,6 +94,13 @@ func (f *fakeTSA) set(err error) {
 	f.down = err
 }
 
+// calls returns how often it was asked.
+func (f *fakeTSA) calls() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
 // signer makes real signature documents with a certificate of no authority.
 type signer struct{ cred *xades.Credentials }
 

@@ -32,8 +32,9 @@ const stampTimeout = 3 * time.Minute
 
 // stampState is what is known of time-stamping.
 type stampState struct {
-	turn chan struct{} // held while stamping
-	upTo atomic.Uint64 // the last stamped record
+	turn  chan struct{} // held while stamping
+	batch uint64        // maxBatch, less in tests
+	upTo  atomic.Uint64 // the last stamped record
 	// failing is the time of the first of the failures that last, in
 	// nanoseconds since 1970; 0 if the last stamp succeeded.
 	failing atomic.Int64
@@ -72,7 +73,7 @@ func (s *stampState) noteAppend(seq uint64, t time.Time) {
 
 // loadStamps finds out which records wait and since when stamping fails.
 func (l *Log) loadStamps() error {
-	l.stamps.turn = make(chan struct{}, 1)
+	l.stamps.turn, l.stamps.batch = make(chan struct{}, 1), maxBatch
 	last, err := l.lastNumber(prefixStamp)
 	if err != nil {
 		return err
@@ -189,13 +190,13 @@ func (l *Log) StampNow(ctx context.Context) error {
 	return nil
 }
 
-// stampBatch stamps the first maxBatch records that wait.
+// stampBatch stamps the first records that wait, a batch at most.
 func (l *Log) stampBatch(ctx context.Context) error {
 	if err := l.failedErr(); err != nil {
 		return err
 	}
 	first := l.stamps.upTo.Load() + 1
-	last := min(l.next.Load()-1, first+maxBatch-1)
+	last := min(l.next.Load()-1, first+l.stamps.batch-1)
 	s, data, err := l.prepareStamp(ctx, first, last)
 	if err != nil {
 		return l.stampFailed(ctx, fmt.Errorf("prepare time-stamp of records %d to %d: %w", first, last, err))

@@ -23,8 +23,8 @@ func TestStampForms(t *testing.T) {
 	f := &fakeTSA{}
 	l := openMem(t, config(newClock(), f), vfs.NewMem())
 	defer closeLog(t, l)
-	if err := l.StampNow(t.Context()); err != nil || f.asked != 0 {
-		t.Errorf("nothing to stamp: %v, asked %d times", err, f.asked)
+	if err := l.StampNow(t.Context()); err != nil || f.calls() != 0 {
+		t.Errorf("nothing to stamp: %v, asked %d times", err, f.calls())
 	}
 	appendRecord(t, l, record("a", nil), nil)
 	if _, err := l.Container(t.Context(), 1, false); !errors.Is(err, msglog.ErrNotStamped) {
@@ -43,8 +43,8 @@ func TestStampForms(t *testing.T) {
 	if err := l.StampNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if f.asked != 2 {
-		t.Errorf("%d tokens for two batches", f.asked)
+	if f.calls() != 2 {
+		t.Errorf("%d tokens for two batches", f.calls())
 	}
 	for seq := uint64(2); seq <= 4; seq++ {
 		c, err := l.Container(t.Context(), seq, false)
@@ -67,39 +67,27 @@ func TestStampForms(t *testing.T) {
 	}
 }
 
-func TestLargeQueue(t *testing.T) {
+func TestLongQueue(t *testing.T) {
 	t.Parallel()
 	f := &fakeTSA{}
 	l := openMem(t, config(newClock(), f), vfs.NewMem())
 	defer closeLog(t, l)
-	proto := record("m", nil)
-	proto.Evidence.Signature = proto.Evidence.Signature[:200]
-	const n = 10_001
-	done := make(chan error)
-	for g := range 32 {
-		go func() {
-			for i := g; i < n; i += 32 {
-				r := *proto
-				if err := l.Append(context.Background(), &r); err != nil {
-					done <- err
-					return
-				}
-			}
-			done <- nil
-		}()
-	}
-	for range 32 {
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+	l.SetBatch(10)
+	for range 31 {
+		r := *crashRecords()[0]
+		appendRecord(t, l, &r, nil)
 	}
 	if err := l.StampNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if f.asked != 2 {
-		t.Errorf("%d tokens for %d records", f.asked, n)
+	if f.calls() != 4 {
+		t.Errorf("%d tokens for 31 records in batches of 10", f.calls())
 	}
 	checkLog(t, l)
+	var buf bytes.Buffer
+	if n, err := l.ExportZip(t.Context(), &buf, msglog.Query{}, false); n != 31 || err != nil {
+		t.Errorf("export: %d %v", n, err)
+	}
 }
 
 func TestTimestampingFails(t *testing.T) {
@@ -225,8 +213,8 @@ func TestRun(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			if s := l.Stats(); f.asked != asked || s.Unstamped != unstamped {
-				t.Errorf("asked %d times, %d wait; want %d and %d", f.asked, s.Unstamped, asked, unstamped)
+			if s := l.Stats(); f.calls() != asked || s.Unstamped != unstamped {
+				t.Errorf("asked %d times, %d wait; want %d and %d", f.calls(), s.Unstamped, asked, unstamped)
 			}
 		}
 		add := func(id string) {
@@ -280,11 +268,11 @@ func TestIntervalBounds(t *testing.T) {
 				go l.Run(ctx)
 				time.Sleep(test.want - time.Millisecond)
 				synctest.Wait()
-				before := f.asked
+				before := f.calls()
 				time.Sleep(2 * time.Millisecond)
 				synctest.Wait()
-				if before != 0 || f.asked != 1 {
-					t.Errorf("asked %d times before %v and %d after", before, test.want, f.asked)
+				if before != 0 || f.calls() != 1 {
+					t.Errorf("asked %d times before %v and %d after", before, test.want, f.calls())
 				}
 				cancel()
 				synctest.Wait()
