@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,9 @@ func (o Options) withDefaults() (*zap.Logger, func() time.Time) {
 
 // shutdownGrace is how long exchanges under way may take when a role stops.
 const shutdownGrace = 30 * time.Second
+
+// silentGrace is how long a new connection has for its first request then.
+const silentGrace = 300 * time.Millisecond
 
 // endpoint is one listener of a role.
 type endpoint struct {
@@ -88,6 +92,8 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 			Protocols:         new(http.Protocols),
 		}
 		srv.Protocols.SetHTTP1(true)
+		var silent silentConns
+		srv.ConnState = silent.note
 		g.Go(func() error {
 			log.Info("listening", zap.String("endpoint", b.key), zap.Stringer("address", b.listener.Addr()))
 			var err error
@@ -105,6 +111,7 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 			<-ctx.Done()
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 			defer cancel()
+			defer time.AfterFunc(silentGrace, silent.close).Stop()
 			if err := srv.Shutdown(grace); err != nil {
 				log.Warn("requests under way were cut off", zap.String("endpoint", b.key), zap.Error(err))
 				return srv.Close()
@@ -116,6 +123,35 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 		ready()
 	}
 	return g.Wait()
+}
+
+// silentConns are the connections of a server that have not asked anything
+// yet. Shutdown would wait five seconds for them, and clients that keep spare
+// connections make some.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (s *silentConns) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.conns, c)
+		return
+	}
+	if s.conns == nil {
+		s.conns = map[net.Conn]struct{}{}
+	}
+	s.conns[c] = struct{}{}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close() // nothing was promised on it
+	}
 }
 
 // check is one condition of readiness: nil error when it holds.
