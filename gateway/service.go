@@ -36,7 +36,9 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serve
 	if service.Type == serverconf.WSDL {
 		return nil, fault.New(fault.ServiceType, "Service is a SOAP service and cannot be called using REST interface")
 	}
-	if err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup); err != nil {
+	if err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup); errors.Is(err, serverconf.ErrPath) {
+		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s: the path may be understood in two ways: %v", req.Service.LogString(), err)
+	} else if err != nil {
 		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s", req.Service.LogString())
 	}
 	if service.DisabledNotice != nil {
