@@ -48,6 +48,8 @@ type Gateway struct {
 		StampInterval   time.Duration `mapstructure:"stamp_interval"`   // 0: as the global configuration says
 		StampGrace      time.Duration `mapstructure:"stamp_grace"`      // refuse messages when stamping has failed this long; 0: never
 		TimestampingURL string        `mapstructure:"timestamping_url"` // one of the approved services; empty: all, in order
+		Keep            time.Duration `mapstructure:"keep"`             // archive and remove older records; 0: keep for ever
+		ArchiveDir      string        `mapstructure:"archive_dir"`      // where removed records go as X-Road archives; empty: nowhere
 	} `mapstructure:"message_log"`
 
 	Limits struct {
@@ -114,6 +116,9 @@ func (c *Gateway) validate(p *problems) {
 	}
 	if c.MessageLog.StampGrace < 0 {
 		p.add("message_log.stamp_grace", "negative; use 0 to never refuse messages")
+	}
+	if c.MessageLog.Keep != 0 {
+		atLeast(p, "message_log.keep", c.MessageLog.Keep, time.Hour)
 	}
 	if c.MessageLog.TimestampingURL != "" {
 		address(p, "message_log.timestamping_url", c.MessageLog.TimestampingURL)

@@ -253,6 +253,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		Dir: filepath.Join(cfg.DataDir, "messagelog"), Stamp: stamper(cfg, global, web, now), HasTSA: func() bool { return len(approvedTSAs(cfg, global.View())) > 0 },
 		Interval: stampInterval(cfg, global), MinInterval: cfg.MessageLog.StampInterval, RetryInterval: cfg.MessageLog.StampInterval,
 		FailurePeriod: orNever(cfg.MessageLog.StampGrace), BodyPolicy: bodyPolicy(cfg), Reserve: int64(cfg.MessageLog.DiskReserve),
+		Retention:   msglog.Retention{Keep: cfg.MessageLog.Keep, ArchiveDir: cfg.MessageLog.ArchiveDir},
 		ObserveSync: func(d time.Duration) { syncs.Observe(d.Seconds()) }, Now: now, Log: log.Named("messagelog"),
 	})
 	if err != nil {
@@ -279,10 +280,18 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	tasks, _ := errgroup.WithContext(background)
+	tasks, failed := errgroup.WithContext(background)
 	tasks.Go(func() error { return messages.Run(background) })
 	tasks.Go(func() error { return keys.Run(background) })
 	tasks.Go(func() error { return global.Run(background) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-failed.Done(): // the error itself is that of tasks
+			return errors.New("the gateway cannot go on and stops")
+		}
+	})
 	g.Go(func() error { return reloadOnHangup(ctx, log, conf) })
 	g.Go(func() error {
 		return serve(ctx, log, []endpoint{
