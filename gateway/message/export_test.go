@@ -10,3 +10,6 @@ func NewEncoderWithBoundary(w io.Writer, boundary string) *Encoder {
 	e.boundary = boundary
 	return e
 }
+
+// Letters are the ranges of letters outside ASCII that XML names may have.
+var Letters = letters

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package message holds the messages of X-Road's REST protocol: their heads and
-// bodies, the hash that ties an answer to its request, and the multipart form
-// in which they travel between security servers.
+// Package message holds the messages of X-Road's REST and SOAP protocols: their
+// heads and bodies, the hash that ties an answer to its request, and the
+// multipart forms in which they travel, between security servers and, for SOAP,
+// to and from information systems.
 //
-// A head is kept as the bytes that are hashed, signed, logged and forwarded
-// ([Request.Raw], [Response.Raw]); its fields are a view of them. A body exists
-// once, in a [Body], in memory or in one spool file. Bodies stream: the sender
-// writes to an [Encoder] and a Body at the same time, the receiver copies from a
-// [Decoder] into a Body.
+// A head, of REST, and an envelope, of SOAP, are kept as the bytes that are
+// hashed, signed, logged and forwarded ([Request.Raw], [Response.Raw]); their
+// fields are a view of them. A body or an attachment exists once, in a [Body],
+// in memory or in one spool file. Bodies stream: the sender writes to an
+// [Encoder] and a Body at the same time, the receiver copies from a [Decoder]
+// into a Body.
 //
 // Everything read here comes from strangers: sizes are bounded and syntax is
 // strict. The texts of errors name fields but never quote their values, which
 // may be secret; identifiers are the exception.
 //
-// Sources: X-Road Message Protocol for REST, Message Transport Protocol, and
-// the behaviour of X-Road 7.8 servers.
+// Sources: X-Road Message Protocol for REST, Message Protocol v4.0, Message
+// Transport Protocol, and the behaviour of X-Road 7.8 servers.
 package message
 
 import "errors"
@@ -57,6 +59,32 @@ var (
 	ErrMissingSignature = errors.New("signature missing")
 	// ErrAfterSignature: something follows the signature or fault.
 	ErrAfterSignature = errors.New("content after the signature")
+
+	// ErrXML: the XML is not well formed, or has what SOAP 1.1 forbids.
+	ErrXML = errors.New("malformed XML")
+	// ErrSOAP: the XML is not a SOAP 1.1 envelope.
+	ErrSOAP = errors.New("not a SOAP envelope")
+	// ErrFault: the envelope holds a SOAP fault.
+	ErrFault = errors.New("the message is a SOAP fault")
+	// ErrMissingHeader: the envelope has no header.
+	ErrMissingHeader = errors.New("SOAP header missing")
+	// ErrMissingHeaderField: a mandatory field of the SOAP header is missing.
+	ErrMissingHeaderField = errors.New("SOAP header field missing")
+	// ErrDuplicateHeader: a field of the SOAP header, or a part of an
+	// identifier in it, occurs twice.
+	ErrDuplicateHeader = errors.New("duplicate SOAP header field")
+	// ErrProtocolVersion: the protocol version of the message is not 4.
+	ErrProtocolVersion = errors.New("protocol version must be 4.0")
+	// ErrMissingBody: the envelope has no body.
+	ErrMissingBody = errors.New("SOAP body missing")
+	// ErrBody: the SOAP body has not exactly one element.
+	ErrBody = errors.New("SOAP body must have exactly one element")
+	// ErrInconsistentHeaders: the SOAP body does not belong to the service that
+	// the header names, or the header of the answer differs from the request's.
+	ErrInconsistentHeaders = errors.New("inconsistent SOAP headers")
+	// ErrSOAPAction: the SOAPAction header is not a quoted URI.
+	ErrSOAPAction = errors.New("malformed SOAPAction header")
+
 	// ErrOrder: an Encoder was asked to write parts out of order.
 	ErrOrder = errors.New("message parts written out of order")
 )
