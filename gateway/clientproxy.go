@@ -98,7 +98,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	_ = enc.Head(message.RESTRequest, req.Raw)
 	body, err := g.carry(in, enc, &x.In)
 	if err != nil {
-		return nil, g.requestBroken(tun, err)
+		return nil, g.requestBroken(tun, req, err)
 	}
 	defer body.Close()
 
@@ -115,7 +115,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 
 	if err := sendEvidence(enc, evidence); err != nil { // 6
-		return nil, g.requestBroken(tun, err)
+		return nil, g.requestBroken(tun, req, err)
 	}
 	reply, err := tun.Answer()
 	if err != nil {
@@ -171,13 +171,13 @@ func sendEvidence(enc *message.Encoder, e *asic.Evidence) error {
 
 // requestBroken tells why a request could not be sent to its end. If the peer
 // answered early, its answer, a fault, is the reason.
-func (g *Gateway) requestBroken(tun *outgoing, err error) error {
+func (g *Gateway) requestBroken(tun *outgoing, req *message.Request, err error) error {
 	if !errors.Is(err, errAnswered) {
 		return err
 	}
 	reply, err := tun.Answer()
 	if err != nil {
-		return fault.Wrap(fault.IOError, err, "The connection to the provider's security server broke while the request was sent")
+		return tunnelFault(req, err)
 	}
 	defer reply.Body.Close()
 	resp, _, err := g.readAnswer(reply, &Exchange{})
