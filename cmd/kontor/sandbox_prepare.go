@@ -308,7 +308,7 @@ listen:
 globalconf:
   interval: 5s
 message_log:
-  stamp_interval: 1s   # operators leave this to the global configuration
+  stamp_interval: 250ms   # operators leave this to the global configuration
   disk_reserve: 64MiB
 `
 

@@ -49,6 +49,11 @@ func newSampleService(addr string) *sampleService {
 	// The rest serves tests and measurements: echoes and bodies of any size.
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		// Else the server throws away what it has not read of a short request
+		// when the answer begins.
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			panic(err)
+		}
 		if _, err := io.Copy(w, r.Body); err != nil {
 			panic(http.ErrAbortHandler) // half an echo must not look whole
 		}
