@@ -28,7 +28,7 @@ check: ## formatting, vet, linters, house rules, generated files
 	go generate ./... && git diff --exit-code -- docs/faults.md
 
 integration: build ## tests with real processes and strangers' tools: kill -9, xmlsec1, openssl, curl
-	go test -count=1 -v -timeout 30m ./integration/...
+	KONTOR_KILLS=20 KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 30m ./integration/...
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@set -e; for p in $$(go list ./...); do \

@@ -50,6 +50,13 @@ type broken struct {
 	err     error
 }
 
+// failure is an exchange that was answered with a fault.
+type failure struct {
+	gateway int
+	during  span
+	text    string
+}
+
 // load is a number of clients that make exchanges without a pause.
 type load struct {
 	n       *network
@@ -59,7 +66,8 @@ type load struct {
 
 	mu        sync.Mutex
 	delivered []delivered
-	faults    map[string]int // by code
+	faults    map[string]int // by code and text
+	late      []failure      // all faults, to see when they came
 	unclear   []error        // faults that explain nothing, and answers that are wrong
 	broken    []broken
 }
@@ -120,7 +128,11 @@ func (l *load) note(r request, resp *response, during span, err error) (ok bool)
 	case err != nil:
 		l.broken = append(l.broken, broken{r.gateway, during, err})
 	case resp.fault != "":
-		l.faults[resp.fault]++
+		var f struct{ Message string }
+		_ = json.Unmarshal(resp.body, &f) // clearFault tells
+		text := resp.fault + ": " + f.Message
+		l.faults[text]++
+		l.late = append(l.late, failure{r.gateway, during, text})
 		if err := clearFault(resp); err != nil {
 			l.unclear = append(l.unclear, err)
 		}
@@ -204,6 +216,15 @@ func TestKill(t *testing.T) {
 	t.Logf("%d kills in %s: %d exchanges succeeded (%d and %d), %d got no answer, faults: %v", kills, time.Since(began).Round(time.Millisecond),
 		len(l.delivered), l.good[0].Load(), l.good[1].Load(), len(l.broken), l.faults)
 
+	late := map[string]int{}
+	for _, f := range l.late {
+		if !slices.ContainsFunc(slices.Concat(down[0], down[1]), f.during.overlaps) {
+			late[f.text]++
+		}
+	}
+	if len(late) > 0 {
+		t.Errorf("exchanges failed although both gateways were ready all the time: %v", late)
+	}
 	for _, err := range l.unclear {
 		t.Error(err)
 	}
