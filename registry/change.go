@@ -58,6 +58,9 @@ var emptyChanges = index(
 	of[DeleteTSA](),
 	of[TrustAnchor](),
 	of[DistrustAnchor](),
+	of[ChangeOwner](),
+	of[submitRequest](),
+	of[settleRequest](),
 )
 
 func of[T any, P interface {

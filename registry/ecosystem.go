@@ -53,6 +53,10 @@ type Settings struct {
 	ManagementAddress     *string      `yaml:"managementAddress"`  // empty: the default
 	ManagementCertificate *Certificate `yaml:"managementCertificate"`
 	MonitoringClient      *id.Client   `yaml:"monitoringClient"` // empty: none
+
+	AutoApproveCertificates *bool `yaml:"autoApproveCertificates"`
+	AutoApproveClients      *bool `yaml:"autoApproveClients"`
+	AutoApproveOwners       *bool `yaml:"autoApproveOwners"`
 }
 
 // ClassDecl declares a member class.

@@ -14,7 +14,7 @@ func OpenStore(dir string, fs vfs.FS) (Store, error) { return openPebble(dir, fs
 
 // NewState folds changes into an empty state, without a journal.
 func NewState(changes ...Change) (*State, error) {
-	return newState().try(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), changes)
+	return newState().try(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Author{}, changes)
 }
 
 // DecodeEntry reads the bytes of an entry.

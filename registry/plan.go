@@ -366,6 +366,9 @@ func (p *planner) settings(d *Settings) {
 	assign(&next.ManagementProvider, d.ManagementProvider)
 	assign(&next.ManagementAddress, d.ManagementAddress)
 	assign(&next.MonitoringClient, d.MonitoringClient)
+	assign(&next.AutoApproveCertificates, d.AutoApproveCertificates)
+	assign(&next.AutoApproveClients, d.AutoApproveClients)
+	assign(&next.AutoApproveOwners, d.AutoApproveOwners)
 	if d.ManagementCertificate != nil {
 		next.ManagementCertificate = d.ManagementCertificate.der
 	}

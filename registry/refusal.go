@@ -22,6 +22,7 @@ type Refusal struct {
 	Kind   error  // one of the kinds above
 	Why    string // what is wrong
 	Remedy string // what to do about it; may be empty
+	Code   string // X-Road's code, of refused management requests; may be empty
 }
 
 func (r *Refusal) Error() string {
@@ -35,5 +36,5 @@ func (r *Refusal) Error() string {
 func (r *Refusal) Unwrap() error { return r.Kind }
 
 func refuse(c Change, kind error, why, remedy string) error {
-	return &Refusal{c, kind, why, remedy}
+	return &Refusal{Change: c, Kind: kind, Why: why, Remedy: remedy}
 }

@@ -174,7 +174,7 @@ func create(dir string, pin []byte, cfg CreateConfig) (err error) {
 		changes = append(changes, &AddKey{src, cert}, &ActivateKey{src, hashOf(cert)})
 	}
 	at := cfg.Now().UTC()
-	if _, err := st.try(at, changes); err != nil {
+	if _, err := st.try(at, cfg.By, changes); err != nil {
 		return err
 	}
 	return j.append(at, cfg.By, changes)
@@ -282,7 +282,7 @@ func (r *Registry) Update(ctx context.Context, by Author, choose func(*State) ([
 		return st.number, nil
 	}
 	at := r.cfg.Now().UTC()
-	next, err := st.try(at, changes)
+	next, err := st.try(at, by, changes)
 	if err != nil {
 		return 0, err
 	}

@@ -36,6 +36,7 @@ type State struct {
 	instance string
 	number   uint64    // entries folded
 	time     time.Time // of the entry being folded
+	author   Author    // of the entry being folded
 	anchored time.Time // when an anchor's content last changed
 
 	system  System
@@ -48,6 +49,9 @@ type State struct {
 	tsas    map[string]*TSA
 	anchors map[string]*TrustedAnchor
 	keys    []SourceKey
+
+	requests []*Request // management requests: number n is at n-1
+	pending  []uint64   // numbers of those that await a decision
 }
 
 type member struct {
@@ -95,6 +99,14 @@ type System struct {
 	ManagementCertificate []byte `json:"managementCertificate,omitempty"`
 	// MonitoringClient may ask every security server for its metrics.
 	MonitoringClient id.Client `json:"monitoringClient,omitzero"`
+	// AutoApproveCertificates approves registrations of authentication
+	// certificates at once if the server's owner is a member.
+	AutoApproveCertificates bool `json:"autoApproveCertificates,omitempty"`
+	// AutoApproveClients approves registrations of clients at once if the
+	// security server exists and the client belongs to a member.
+	AutoApproveClients bool `json:"autoApproveClients,omitempty"`
+	// AutoApproveOwners approves changes of a security server's owner at once.
+	AutoApproveOwners bool `json:"autoApproveOwners,omitempty"`
 }
 
 func defaultSystem() System {
@@ -220,7 +232,7 @@ func newState() *State {
 }
 
 // clone copies everything that applying a change may alter. Values behind the
-// maps cas, tsas and anchors are replaced, never altered.
+// maps cas, tsas and anchors and in requests are replaced, never altered.
 func (s *State) clone() *State {
 	c := *s
 	c.classes = maps.Clone(s.classes)
@@ -239,13 +251,14 @@ func (s *State) clone() *State {
 	}
 	c.cas, c.tsas, c.anchors = maps.Clone(s.cas), maps.Clone(s.tsas), maps.Clone(s.anchors)
 	c.keys = slices.Clone(s.keys)
+	c.requests, c.pending = slices.Clone(s.requests), slices.Clone(s.pending)
 	return &c
 }
 
 // fold applies an accepted entry. Rules of taste (characters, lengths) are not
 // checked again: they may have become stricter since.
 func (s *State) fold(e *Entry) error {
-	s.time = e.Time
+	s.time, s.author = e.Time, e.Author
 	if s.instance == "" {
 		if _, ok := e.Change.(*FoundInstance); !ok {
 			return fmt.Errorf("the first entry must found the instance, not %s", e.Change)
@@ -261,12 +274,12 @@ func (s *State) fold(e *Entry) error {
 // Try returns the state after the changes, or the refusal of the first one that is not
 // acceptable. s itself stays as it is.
 func (s *State) Try(changes []Change) (*State, error) {
-	return s.try(s.time, changes)
+	return s.try(s.time, Author{}, changes)
 }
 
-func (s *State) try(at time.Time, changes []Change) (*State, error) {
+func (s *State) try(at time.Time, by Author, changes []Change) (*State, error) {
 	next := s.clone()
-	next.time = at
+	next.time, next.author = at, by
 	for _, c := range changes {
 		if next.instance == "" {
 			if _, ok := c.(*FoundInstance); !ok {
