@@ -17,6 +17,8 @@ type Limits struct {
 	SOAP int64 // bytes of a SOAP envelope; default 16 MiB
 	Body int64 // bytes of the body or of all attachments; default no bound
 	OCSP int   // OCSP responses; default 16
+
+	Attachments int // of a SOAP message; default 100
 }
 
 func (l Limits) withDefaults() Limits {
@@ -35,14 +37,17 @@ func (l Limits) withDefaults() Limits {
 	if l.OCSP == 0 {
 		l.OCSP = 16
 	}
+	if l.Attachments == 0 {
+		l.Attachments = 100
+	}
 	return l
 }
 
-// Part is one part of a transport message.
+// Part is one part of a message.
 type Part struct {
 	Kind        Kind
 	ContentType string  // as received
-	Fields      []Field // other header fields of the part; only SOAP parts have any
+	Fields      []Field // other header fields of the part; only SOAP parts should have any
 	// Reader gives the content, up to the limit of the kind and then
 	// ErrTooLarge. It is valid until the next call of Next. It implements
 	// io.WriterTo.
@@ -55,19 +60,25 @@ type Part struct {
 func (p Part) ReadAll() ([]byte, error) { return p.content.readAll() }
 
 // Decoder reads a transport message and enforces the order of its parts:
-// OCSP responses (requests only), head, body or none, hash chain result and
-// hash chain or none, and a signature, in the place of which a response may
-// have a fault. A Decoder is for one goroutine.
+// OCSP responses (requests only), head, body or attachments or none, hash chain
+// result and hash chain or none, and a signature, in the place of which a
+// response may have a fault. Made by NewSOAPDecoder it reads what information
+// systems send: an envelope and its attachments. A Decoder is for one goroutine.
 type Decoder struct {
 	want   Kind
 	limits Limits
-	mp     *multipartReader // nil if the message is a bare fault
+	soap   bool             // from an information system
+	mp     *multipartReader // nil if the message is a bare fault or envelope
 	plain  io.Reader
 	ctype  string
 	last   Kind // last part given out
 	ocsp   int
 	part   partReader
 	err    error
+
+	attachments int
+	nested      *multipartReader // of the attachments, while in them
+	container   partReader       // the part that they are in
 }
 
 // NewDecoder returns a decoder for the message in r. want is the kind of head
@@ -92,6 +103,40 @@ func NewDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Dec
 	}
 	d.mp = newMultipartReader(r, params["boundary"])
 	return d, nil
+}
+
+// NewSOAPDecoder returns a decoder for a SOAP message as information systems
+// send it over HTTP: a bare envelope, text/xml or application/xop+xml, or
+// multipart/related, the first part of which is the envelope and the others
+// attachments. want is SOAPRequest or SOAPResponse. Parts are taken as they are,
+// whatever their transfer encoding. Errors wrap ErrContentType.
+func NewSOAPDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Decoder, error) {
+	d := &Decoder{want: want, limits: limits.withDefaults(), soap: true, ctype: contentType}
+	media, params, err := mime.ParseMediaType(contentType)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w of the message: %w", ErrContentType, err)
+	case len(contentType) > maxPartLine-len("content-type: "):
+		return nil, fmt.Errorf("%w of the message: too long", ErrContentType)
+	case media == typeTextXML, media == typeXOP:
+		d.plain = r
+		return d, checkCharset(params)
+	case media != typeRelated:
+		return nil, fmt.Errorf("%w of the message: text/xml, application/xop+xml or multipart/related expected", ErrContentType)
+	case !validBoundary(params["boundary"]):
+		return nil, fmt.Errorf("%w of the message: boundary missing or malformed", ErrContentType)
+	}
+	d.mp = newMultipartReader(r, params["boundary"])
+	d.mp.lenient = true
+	return d, nil
+}
+
+// checkCharset refuses envelopes in other encodings than UTF-8.
+func checkCharset(params map[string]string) error {
+	if c := strings.TrimSpace(params["charset"]); c != "" && !strings.EqualFold(c, "UTF-8") {
+		return fmt.Errorf("%w of the envelope: the charset must be UTF-8", ErrContentType)
+	}
+	return nil
 }
 
 func (d *Decoder) response() bool { return d.want == RESTResponse || d.want == SOAPResponse }
@@ -128,6 +173,9 @@ func (d *Decoder) Close() {
 	if d.mp != nil {
 		d.mp.release()
 	}
+	if d.nested != nil {
+		d.nested.release()
+	}
 }
 
 func (d *Decoder) next() (Part, error) {
@@ -136,11 +184,21 @@ func (d *Decoder) next() (Part, error) {
 			return Part{}, err
 		}
 	}
+	if d.nested != nil {
+		p, err := d.attachment()
+		if err != io.EOF {
+			return p, err
+		}
+	}
 	if d.mp == nil {
 		if d.last != 0 {
 			return Part{}, io.EOF
 		}
-		return d.give(Fault, d.ctype, nil, &plainSource{r: d.plain}), nil
+		kind := Fault
+		if d.soap {
+			kind = d.want
+		}
+		return d.give(kind, d.ctype, nil, &plainSource{r: d.plain}), nil
 	}
 	ctype, fields, err := d.mp.nextPart()
 	if err == io.EOF {
@@ -156,12 +214,54 @@ func (d *Decoder) next() (Part, error) {
 	if err != nil {
 		return Part{}, err
 	}
-	return d.give(kind, ctype, fields, d.mp), nil
+	if kind != SOAPAttachment {
+		return d.give(kind, ctype, fields, d.mp), nil
+	}
+	if d.soap {
+		return d.giveAttachment(ctype, fields, d.mp)
+	}
+	_, params, err := mime.ParseMediaType(ctype)
+	if err != nil || !validBoundary(params["boundary"]) {
+		return Part{}, fmt.Errorf("%w: attachments without a proper boundary", ErrContentType)
+	}
+	d.container = partReader{src: d.mp, kind: kind, left: d.limits.Body}
+	d.nested = newMultipartReader(&d.container, params["boundary"])
+	return d.attachment()
+}
+
+// attachment returns the next attachment, or io.EOF after the last.
+func (d *Decoder) attachment() (Part, error) {
+	ctype, fields, err := d.nested.nextPart()
+	if err == nil {
+		return d.giveAttachment(ctype, fields, d.nested)
+	}
+	if err == io.EOF {
+		d.nested.release()
+		d.nested, d.part.src = nil, nil
+		if d.attachments == 0 {
+			return Part{}, fmt.Errorf("%w: a multipart without attachments", ErrMalformed)
+		}
+	}
+	return Part{}, err
+}
+
+func (d *Decoder) giveAttachment(ctype string, fields []Field, src contentSource) (Part, error) {
+	if ctype == "" {
+		return Part{}, fmt.Errorf("%w: an attachment without a type", ErrContentType)
+	}
+	if d.attachments++; d.attachments > d.limits.Attachments {
+		return Part{}, fmt.Errorf("%w: more than %d attachments", ErrTooLarge, d.limits.Attachments)
+	}
+	return d.give(SOAPAttachment, ctype, fields, src), nil
 }
 
 func (d *Decoder) give(kind Kind, ctype string, fields []Field, src contentSource) Part {
+	left := d.limit(kind)
+	if kind == SOAPAttachment && d.last == SOAPAttachment {
+		left = d.part.left // the limit is that of all together
+	}
 	d.last = kind
-	d.part = partReader{src: src, kind: kind, left: d.limit(kind)}
+	d.part = partReader{src: src, kind: kind, left: left}
 	return Part{Kind: kind, ContentType: ctype, Fields: fields, Reader: &d.part, content: &d.part}
 }
 
@@ -171,7 +271,7 @@ func (d *Decoder) limit(kind Kind) int64 {
 		return d.limits.Head
 	case SOAPRequest, SOAPResponse:
 		return d.limits.SOAP
-	case RESTBody, Attachments:
+	case RESTBody, SOAPAttachment:
 		return d.limits.Body
 	}
 	return d.limits.Part
@@ -180,7 +280,7 @@ func (d *Decoder) limit(kind Kind) int64 {
 // end judges a message that ended after the last part given out.
 func (d *Decoder) end() error {
 	switch {
-	case d.last >= Signature:
+	case d.last >= Signature, d.soap && d.last != 0:
 		return io.EOF
 	case d.last <= OCSP:
 		return fmt.Errorf("%w: no %v", ErrMissingHead, d.want)
@@ -192,7 +292,22 @@ func (d *Decoder) end() error {
 func (d *Decoder) classify(ctype string) (Kind, error) {
 	media, _, _ := strings.Cut(ctype, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
+	if d.soap && d.last != 0 {
+		return SOAPAttachment, nil
+	}
 	kind := d.kind(media)
+	if d.soap && kind != d.want {
+		return 0, fmt.Errorf("%w: the first part is of type %.100q, not an envelope", ErrContentType, media)
+	}
+	if kind == d.want && !d.rest() {
+		_, params, err := mime.ParseMediaType(ctype)
+		if err != nil {
+			return 0, fmt.Errorf("%w of the envelope: %w", ErrContentType, err)
+		}
+		if err := checkCharset(params); err != nil {
+			return 0, err
+		}
+	}
 	if kind == 0 {
 		if media == "" {
 			return 0, fmt.Errorf("%w: a part without a type after %v", ErrContentType, d.last)
@@ -235,7 +350,7 @@ func (d *Decoder) kind(media string) Kind {
 		}
 	case typeMixed:
 		if !d.rest() {
-			return Attachments
+			return SOAPAttachment
 		}
 	}
 	return 0
@@ -244,7 +359,7 @@ func (d *Decoder) kind(media string) Kind {
 // allowed reports whether a part of that kind may follow the last one.
 func (d *Decoder) allowed(kind Kind) bool {
 	begun := d.last == d.want // the head has been read, nothing else
-	body := d.last == RESTBody || d.last == Attachments
+	body := d.last == RESTBody || d.last == SOAPAttachment
 	switch kind {
 	case OCSP:
 		return !d.response() && d.last <= OCSP
@@ -252,7 +367,7 @@ func (d *Decoder) allowed(kind Kind) bool {
 		return d.last <= OCSP
 	case RESTBody:
 		return begun && d.rest()
-	case Attachments:
+	case SOAPAttachment:
 		return begun
 	case HashChainResult:
 		return begun || body

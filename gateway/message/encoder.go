@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Kind is what a part of a transport message holds.
@@ -19,7 +20,7 @@ const (
 	SOAPRequest                     // SOAP request envelope
 	SOAPResponse                    // SOAP response envelope
 	RESTBody                        // body of a REST message
-	Attachments                     // SOAP attachments, a multipart of their own
+	SOAPAttachment                  // one attachment of a SOAP message
 	HashChainResult                 // result that a batch signature signs
 	HashChain                       // chain from this message to that result
 	Signature                       // XAdES signature: the last part
@@ -29,7 +30,7 @@ const (
 var kindNames = [...]string{
 	OCSP: "OCSP response", RESTRequest: "REST request", RESTResponse: "REST response",
 	SOAPRequest: "SOAP request", SOAPResponse: "SOAP response", RESTBody: "REST body",
-	Attachments: "attachments", HashChainResult: "hash chain result", HashChain: "hash chain",
+	SOAPAttachment: "SOAP attachment", HashChainResult: "hash chain result", HashChain: "hash chain",
 	Signature: "signature", Fault: "fault",
 }
 
@@ -52,6 +53,7 @@ const (
 	typeTextXML         = "text/xml"
 	typeXOP             = "application/xop+xml"
 	typeMixed           = "multipart/mixed"
+	typeRelated         = "multipart/related"
 	typeFault           = "text/xml; charset=UTF-8"
 )
 
@@ -67,7 +69,8 @@ type Encoder struct {
 	boundary string
 	buf      *[]byte
 	state    Kind // last part written
-	body     bool // a body part is open
+	body     bool // a body part or attachment is open
+	nested   bool // the multipart of the attachments is open
 	err      error
 }
 
@@ -119,7 +122,56 @@ func (e *Encoder) Head(kind Kind, raw []byte) error {
 	return e.part(kind, "", nil, false)
 }
 
-// StartBody starts the body part, even if nothing will be written to it.
+// Request writes the head of a request of either protocol.
+func (e *Encoder) Request(r *Request) error {
+	if r.SOAP == nil {
+		return e.Head(RESTRequest, r.Raw)
+	}
+	return e.envelope(SOAPRequest, r.SOAP, r.Raw, e.state == 0 || e.state == OCSP)
+}
+
+// Response writes the head of a response of either protocol.
+func (e *Encoder) Response(r *Response) error {
+	if r.SOAP == nil {
+		return e.Head(RESTResponse, r.Raw)
+	}
+	return e.envelope(SOAPResponse, r.SOAP, r.Raw, e.state == 0)
+}
+
+func (e *Encoder) envelope(kind Kind, s *SOAP, raw []byte, inOrder bool) error {
+	e.body = false
+	if err := e.header(kind, s.ContentType, inOrder, s.Fields...); err != nil {
+		return err
+	}
+	return e.write(raw)
+}
+
+// StartAttachment starts an attachment of a SOAP message, whose content is then
+// written to BodyWriter. Attachments are parts of a multipart of their own,
+// which starts with the first and ends with the next part of another kind.
+func (e *Encoder) StartAttachment(contentType string, fields []Field) error {
+	inOrder := e.state == SOAPRequest || e.state == SOAPResponse || e.nested
+	if e.err == nil && inOrder && !e.nested {
+		boundary := e.attachmentBoundary()
+		if err := e.header(SOAPAttachment, typeMixed+"; charset=UTF-8; boundary="+boundary, true); err != nil {
+			return err
+		}
+		e.nested = true
+	}
+	if err := e.header(SOAPAttachment, contentType, inOrder, fields...); err != nil {
+		return err
+	}
+	e.body = true
+	return nil
+}
+
+// attachmentBoundary returns the boundary of the attachments, which shares its
+// random letters with the outer one, as in Java.
+func (e *Encoder) attachmentBoundary() string {
+	return "xatt" + strings.TrimPrefix(e.boundary, "xtop")
+}
+
+// StartBody starts the body part of a REST message, even if nothing will be written to it.
 func (e *Encoder) StartBody() error {
 	if e.body {
 		return e.err
@@ -131,8 +183,9 @@ func (e *Encoder) StartBody() error {
 	return nil
 }
 
-// BodyWriter returns the writer of the body. The part starts with the first
-// byte: a message without any has no body part, unless StartBody is called.
+// BodyWriter returns the writer of the body, or of the attachment that was
+// started. A body part starts with the first byte: a message without any has no
+// body part, unless StartBody is called.
 func (e *Encoder) BodyWriter() io.Writer { return bodyWriter{e} }
 
 type bodyWriter struct{ e *Encoder }
@@ -160,7 +213,7 @@ func (e *Encoder) EndBody() error {
 // HashChain writes the two parts of a batch signature.
 func (e *Encoder) HashChain(result, chain []byte) error {
 	if err := e.part(HashChainResult, typeHashChainResult, result,
-		e.state == RESTRequest || e.state == RESTResponse || e.state == RESTBody); err != nil {
+		e.state >= RESTRequest && e.state <= SOAPAttachment); err != nil {
 		return err
 	}
 	return e.part(HashChain, typeHashChain, chain, true)
@@ -215,18 +268,49 @@ func (e *Encoder) part(kind Kind, contentType string, content []byte, inOrder bo
 	return e.write(content)
 }
 
-func (e *Encoder) header(kind Kind, contentType string, inOrder bool) error {
+func (e *Encoder) header(kind Kind, contentType string, inOrder bool, fields ...Field) error {
 	if e.err == nil && (!inOrder || e.buf == nil) {
 		e.err = fmt.Errorf("%w: %v after %v", ErrOrder, kind, e.state)
+	}
+	if e.err == nil {
+		e.err = checkPartHeader(contentType, fields)
 	}
 	if e.err != nil {
 		return e.err
 	}
+	boundary := e.boundary
+	if e.nested {
+		boundary = e.attachmentBoundary()
+		if kind != SOAPAttachment {
+			e.append("\r\n--", boundary, "--\r\n")
+			e.nested, boundary = false, e.boundary
+		}
+	}
 	if e.state != 0 {
 		e.append("\r\n")
 	}
-	e.append("--", e.boundary, "\r\ncontent-type: ", contentType, "\r\n\r\n")
+	e.append("--", boundary, "\r\ncontent-type: ", contentType, "\r\n")
+	for _, f := range fields {
+		e.append(f.Name, ": ", f.Value, "\r\n")
+	}
+	e.append("\r\n")
 	e.state = kind
+	return nil
+}
+
+// checkPartHeader refuses what would break out of the header of a part.
+func checkPartHeader(contentType string, fields []Field) error {
+	if !validValue(contentType) {
+		return fmt.Errorf("%w: control character in a content type", ErrHeader)
+	}
+	for _, f := range fields {
+		if err := checkName(f.Name); err != nil {
+			return err
+		}
+		if !validValue(f.Value) {
+			return fmt.Errorf("%w: control character in the value of %s", ErrHeader, f.Name)
+		}
+	}
 	return nil
 }
 

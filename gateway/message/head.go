@@ -297,6 +297,7 @@ const (
 	tchar byte = 1 << iota
 	pathChar
 	queryChar
+	uriChar // anywhere in a URI
 )
 
 var class = func() (t [256]byte) {
@@ -306,10 +307,11 @@ var class = func() (t [256]byte) {
 		}
 	}
 	const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	set(alphanumeric, tchar|pathChar|queryChar)
+	set(alphanumeric, tchar|pathChar|queryChar|uriChar)
 	set("!#$%&'*+-.^_`|~", tchar)
-	set("_-!.~'()*:@&=+$,;/", pathChar|queryChar)
-	set("?[]", queryChar)
+	set("_-!.~'()*:@&=+$,;/", pathChar|queryChar|uriChar)
+	set("?[]", queryChar|uriChar)
+	set("#", uriChar)
 	return t
 }()
 

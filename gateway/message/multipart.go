@@ -13,8 +13,10 @@ import (
 const (
 	maxPartFields    = 100
 	maxPartLine      = 1000
+	maxPartHeader    = 16 << 10
 	maxPadding       = 128 // blanks after a boundary
 	maxEpilogue      = 1024
+	maxPreamble      = 64 << 10 // and epilogue, of information systems
 	maxEmptyReads    = 100
 	multipartBuffer  = largeBuffer
 	maxBoundary      = 70 // RFC 2046
@@ -38,7 +40,8 @@ func validBoundary(b string) bool {
 // multipartReader reads the syntax of RFC 2046. It differs from mime/multipart in
 // that it bounds everything, decodes no transfer encoding, refuses what our
 // peers never send (a preamble, folded headers, anything but white space after
-// the end) and hands out its own buffer instead of copying.
+// the end) and hands out its own buffer instead of copying. Information systems
+// may send these: for them it is lenient.
 //
 // A line break before a boundary belongs to the boundary, CR LF or LF alone. A
 // boundary counts only if blanks and a line break follow, or two hyphens.
@@ -51,6 +54,8 @@ type multipartReader struct {
 	state multipartState
 	safe  int  // bytes of data known to be content
 	fresh bool // no content of this part has been given out
+
+	lenient bool // preamble, folded headers and epilogue are allowed
 }
 
 type multipartState uint8
@@ -109,7 +114,11 @@ func (m *multipartReader) fill() error {
 // read to its end. It returns io.EOF after the last.
 func (m *multipartReader) nextPart() (contentType string, fields []Field, err error) {
 	if m.state == atStart {
-		if err := m.start(); err != nil {
+		start := m.start
+		if m.lenient {
+			start = m.preamble
+		}
+		if err := start(); err != nil {
 			return "", nil, err
 		}
 	}
@@ -164,6 +173,24 @@ func (m *multipartReader) start() error {
 	}
 }
 
+// preamble reads up to the first boundary.
+func (m *multipartReader) preamble() error {
+	m.state, m.fresh = inPart, true
+	for left := maxPreamble; ; {
+		b, err := m.peek()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if left -= len(b); left < 0 {
+			return fmt.Errorf("%w: no boundary in the first %d bytes", ErrMalformed, maxPreamble)
+		}
+		m.advance(len(b))
+	}
+}
+
 func (m *multipartReader) passBoundary(n int, last bool) {
 	m.data = m.data[n:]
 	if m.state = atHeader; last {
@@ -201,16 +228,30 @@ func boundaryTail(b []byte) (n int, last, more bool) {
 // header reads the header of a part up to and including its empty line.
 func (m *multipartReader) header() (contentType string, fields []Field, err error) {
 	seen := false
-	for count := 0; ; count++ {
+	var current *string // value of the field that a folded line would continue
+	for count, size := 0, 0; ; count++ {
 		line, err := m.line()
 		if err != nil {
 			return "", nil, err
+		}
+		if size += len(line); size > maxPartHeader {
+			return "", nil, fmt.Errorf("%w: header of a part longer than %d bytes", ErrTooLarge, maxPartHeader)
 		}
 		if len(line) == 0 {
 			return contentType, fields, nil
 		}
 		if count == maxPartFields {
 			return "", nil, fmt.Errorf("%w: more than %d header fields in a part", ErrTooLarge, maxPartFields)
+		}
+		if m.lenient && current != nil && (line[0] == ' ' || line[0] == '\t') {
+			if !validValue(line) {
+				return "", nil, fmt.Errorf("%w: control character in the header of a part", ErrMalformed)
+			}
+			*current = strings.TrimRight(*current+line, " \t")
+			if len(*current) > maxPartLine {
+				return "", nil, fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
+			}
+			continue
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
@@ -225,12 +266,14 @@ func (m *multipartReader) header() (contentType string, fields []Field, err erro
 		}
 		if !strings.EqualFold(name, "content-type") {
 			fields = append(fields, Field{name, value})
+			current = &fields[len(fields)-1].Value
 			continue
 		}
 		if seen {
 			return "", nil, fmt.Errorf("%w: part with two content types", ErrMalformed)
 		}
 		seen, contentType = true, value
+		current = &contentType
 	}
 }
 
@@ -258,12 +301,16 @@ func (m *multipartReader) line() (string, error) {
 
 // epilogue reads what follows the last boundary, which may be white space only.
 func (m *multipartReader) epilogue() error {
+	most := maxEpilogue
+	if m.lenient {
+		most = maxPreamble
+	}
 	for total := 0; ; {
-		if len(bytes.Trim(m.data, " \t\r\n")) > 0 {
+		if !m.lenient && len(bytes.Trim(m.data, " \t\r\n")) > 0 {
 			return fmt.Errorf("%w: %w: text after the last part", ErrMalformed, ErrAfterSignature)
 		}
-		if total += len(m.data); total > maxEpilogue {
-			return fmt.Errorf("%w: too much white space after the last part", ErrMalformed)
+		if total += len(m.data); total > most {
+			return fmt.Errorf("%w: too much after the last part", ErrMalformed)
 		}
 		m.data = m.data[:0]
 		if m.rerr == io.EOF {

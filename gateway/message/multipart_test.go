@@ -89,7 +89,11 @@ var parts = map[byte]string{
 func compose(names string) string {
 	var b strings.Builder
 	for i := range len(names) {
-		b.WriteString("--B\r\n" + parts[names[i]] + "<" + names[i:i+1] + ">\r\n")
+		content := "<" + names[i:i+1] + ">"
+		if names[i] == 'a' {
+			content = "\r\n--xattB\r\ncontent-type: a/b\r\n\r\n<a>\r\n--xattB--\r\n"
+		}
+		b.WriteString("--B\r\n" + parts[names[i]] + content + "\r\n")
 	}
 	return b.String() + "--B--\r\n"
 }

@@ -26,18 +26,20 @@ const (
 	HeaderUserID           = "x-road-userid"
 )
 
-// Request is the head of a REST request with what it says.
+// Request is the head of a REST request, or the envelope of a SOAP request,
+// with what it says.
 type Request struct {
-	Head RequestHead
-	Raw  []byte // the serialised head: what is hashed, logged and forwarded
+	Head RequestHead // of REST only
+	SOAP *SOAP       // of SOAP only, else nil
+	Raw  []byte      // the serialised head or the envelope: what is hashed, logged and forwarded
 
 	Client           id.Client
 	Service          id.Service
-	ServicePath      string              // raw: "" or "/…"
-	Query            string              // raw, without "?"
+	ServicePath      string              // raw: "" or "/…"; of REST only
+	Query            string              // raw, without "?"; of REST only
 	Server           id.SecurityServer   // zero if the client named none
 	RepresentedParty id.RepresentedParty // zero if none
-	ID               string              // x-road-id, never empty
+	ID               string              // x-road-id, in REST never empty
 	RequestID        string              // x-road-request-id, never empty
 	UserID           string
 	Issue            string

@@ -12,15 +12,17 @@ import (
 	"kontor/registry/id"
 )
 
-// Response is the head of a REST response with what it says.
+// Response is the head of a REST response, or the envelope of a SOAP response,
+// with what it says.
 type Response struct {
-	Head ResponseHead
-	Raw  []byte // the serialised head: what is hashed, logged and forwarded
+	Head ResponseHead // of REST only
+	SOAP *SOAP        // of SOAP only, else nil
+	Raw  []byte       // the serialised head or the envelope: what is hashed, logged and forwarded
 
 	ID          string
 	Client      id.Client
 	Service     id.Service
-	RequestID   string
+	RequestID   string // of REST only
 	RequestHash string
 }
 
@@ -140,8 +142,12 @@ func ReadResponse(raw []byte) (*Response, error) {
 }
 
 // Answers checks that r is the answer to req, whose hash is given. Errors wrap
-// ErrInconsistent.
+// ErrInconsistent and, if a field of a SOAP header differs, also
+// ErrInconsistentHeaders.
 func (r *Response) Answers(req *Request, requestHash string) error {
+	if r.SOAP != nil || req.SOAP != nil {
+		return r.soapAnswers(req, requestHash)
+	}
 	differs := func(what string, have, want any) error {
 		return fmt.Errorf("%w: %s is %v, expected %v", ErrInconsistent, what, have, want)
 	}
