@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"kontor/registry"
+)
+
+// Declaration is a declaration file with the files that it names.
+type Declaration struct {
+	Document string            `json:"document" doc:"YAML: what the registry shall hold"`
+	Files    map[string][]byte `json:"files,omitempty" doc:"Content of the files that the document names"`
+}
+
+// changes are those that make a declaration true.
+func (d *Declaration) changes(st *registry.State) ([]registry.Change, error) {
+	eco, err := registry.ParseEcosystem([]byte(d.Document), func(name string) ([]byte, error) {
+		content, ok := d.Files[name]
+		if !ok {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist} // files of the server are nobody's business
+		}
+		return content, nil
+	})
+	if err != nil {
+		return nil, invalid(fmt.Errorf("declaration: %w", err))
+	}
+	changes, err := registry.Plan(st, eco)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return changes, nil
+}
+
+func (a *API) registerDeclarations() {
+	huma.Register(a.api, operation{id: "plan-declaration", method: http.MethodPost, path: "/declarations/plan", long: true, reads: true, roles: Roles(),
+		summary: "Show what applying a declaration would change", description: "A declaration that is not acceptable is refused as applying it would be.",
+	}.huma(a), func(_ context.Context, in *struct{ Body Declaration }) (*answer[Done], error) {
+		st := a.cfg.Registry.State()
+		changes, err := in.Body.changes(st)
+		if err == nil {
+			_, err = st.Try(changes)
+		}
+		if err != nil {
+			return nil, a.problem(err)
+		}
+		out := &answer[Done]{etag(st.Number()), Done{Entry: st.Number(), Changes: []string{}}}
+		for _, c := range changes {
+			out.Body.Changes = append(out.Body.Changes, c.String())
+		}
+		return out, nil
+	})
+	type apply struct {
+		ChangeTerms
+		Body Declaration
+	}
+	change(a, operation{id: "apply-declaration", method: http.MethodPost, path: "/declarations/apply", long: true,
+		roles: []string{RegistrationOfficer, SecurityOfficer, SystemAdministrator}, summary: "Make a declaration true, all of it or nothing",
+		description: "Each change takes its own role. With the ETag of the plan as If-Match, exactly the plan is applied or nothing.",
+	}, func(in *apply, st *registry.State) ([]registry.Change, error) {
+		if in.IfMatch != "" && in.IfMatch != "*" && in.IfMatch != etag(st.Number()) {
+			return nil, stale("the registry has changed since the plan was made")
+		}
+		return in.Body.changes(st)
+	})
+}
