@@ -247,7 +247,7 @@ func (m *multipartReader) header() (contentType string, fields []Field, err erro
 			if !validValue(line) {
 				return "", nil, fmt.Errorf("%w: control character in the header of a part", ErrMalformed)
 			}
-			*current = strings.TrimRight(*current+line, " \t")
+			*current = strings.Trim(*current+line, " \t")
 			if len(*current) > maxPartLine {
 				return "", nil, fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
 			}
