@@ -71,7 +71,11 @@ func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
 		if part.Kind == message.RESTBody {
 			m.body.MarkPresent() // an empty part is a body, too
 			if err := copyBody(part.Reader, m.body, nil, n); err != nil {
-				if asFault(err) == nil {
+				switch {
+				case asFault(err) != nil:
+				case errors.Is(err, message.ErrTooLarge):
+					err = bodyFault(err)
+				default:
 					err = decodeFault(err)
 				}
 				return err
@@ -170,6 +174,8 @@ func decodeFault(err error) error {
 		return fault.Wrap(fault.MissingREST, err, "The message has no REST head")
 	case errors.Is(err, message.ErrAfterSignature), errors.Is(err, message.ErrUnexpectedPart):
 		code = fault.InvalidMessage
+	case errors.Is(err, message.ErrMalformed) && errors.Is(err, io.ErrUnexpectedEOF):
+		return fault.Wrap(code.In(fault.ServiceFailed), err, "The message broke off before its end")
 	case errors.Is(err, message.ErrMalformed), errors.Is(err, message.ErrTooLarge):
 	default:
 		return fault.Wrap(fault.IOError, err, "The message broke off")

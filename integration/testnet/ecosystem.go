@@ -3,6 +3,7 @@
 package testnet
 
 import (
+	"crypto/x509"
 	"slices"
 	"strings"
 	"time"
@@ -169,3 +170,6 @@ func (n *Network) serverConf(name string) []serverconf.ClientEntry {
 	}
 	return []serverconf.ClientEntry{population, census}
 }
+
+// AuthorityOCSP is the certificate of the authority's OCSP responder.
+func (n *Network) AuthorityOCSP() *x509.Certificate { return n.fix.ca.OCSPCertificate() }
