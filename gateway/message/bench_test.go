@@ -53,6 +53,10 @@ func TestAllocations(t *testing.T) {
 		e.Signature(signature)
 		e.Close()
 	})
+	soap := []byte(soapExample)
+	budget(t, "read an envelope", 2, func() { _, _ = message.ReadEnvelope(soap) })
+	envelope := readEnvelope(t, soapExample)
+	budget(t, "write a request hash", 1, func() { envelope.WithRequestHash(exampleHash) })
 	doc := []byte(exampleMessage)
 	r := bytes.NewReader(doc)
 	budget(t, "decode a message", 24, func() {

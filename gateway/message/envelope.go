@@ -311,7 +311,7 @@ func (r *envelopeReader) identifier(parts *[partCount]content, has *bool, field,
 	if !r.first(has, field) {
 		return r.skip()
 	}
-	if t, ok := r.attr(nsIdentifiers, "objectType"); !ok || t != kind && (t != orKind || orKind == "") {
+	if t := r.attr(nsIdentifiers, "objectType"); string(t) != kind && (string(t) != orKind || orKind == "") {
 		r.wrong(ErrXML, "%s without the objectType %s", field, kind)
 	}
 	own |= 1<<partInstance | 1<<partClass | 1<<partMember
@@ -437,7 +437,10 @@ func (r *envelopeReader) envelope() (*Envelope, error) {
 	case f.bodyElements != 1:
 		return nil, fmt.Errorf("%w, not %d", ErrBody, f.bodyElements)
 	}
-	e.BodyName = string(r.b[f.bodyName.local:f.bodyName.to])
+	e.BodyName = e.Service.Code()
+	if n := r.b[f.bodyName.local:f.bodyName.to]; string(n) != e.BodyName {
+		e.BodyName = string(n)
+	}
 	if !strings.HasPrefix(e.BodyName, e.Service.Code()) {
 		return nil, fmt.Errorf("%w: the element in the body is %s, the service in the header %s", ErrInconsistentHeaders, e.BodyName, e.Service.Code())
 	}

@@ -10,7 +10,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -364,7 +363,7 @@ func TestEnvelopesOfRealServers(t *testing.T) {
 	}
 }
 
-// reference reads an envelope with encoding/xml: the values of the header's
+// referenceEnvelope reads an envelope with encoding/xml: the values of the header's
 // fields and identifiers by their local names, in order, and the body's element.
 func referenceEnvelope(doc []byte) (map[string]string, error) {
 	d := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(doc, []byte("\uFEFF"))))
@@ -416,56 +415,67 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add([]byte(strings.Replace(soapExample, "<xroad:id>dd19fe68</xroad:id>", `<id a="&gt;" algorithmId='x' xmlns="http://x-road.eu/xsd/xroad.xsd"/>`, 1)))
 	f.Add([]byte(strings.Replace(soapExample, "/>\n    </SOAP", " xml:a='\u00e4'>]]<a xmlns='x'>\u20ac</a></prod:getRandom>\n    </SOAP", 1)))
 	f.Add([]byte(soapStart + "<SOAP-ENV:Body><SOAP-ENV:Fault/></SOAP-ENV:Body>" + soapEnd))
-	if path := os.Getenv("ENVELOPE_SEED"); path != "" {
-		doc, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(doc)
-	}
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		e, err := message.ReadEnvelope(doc)
-		if err != nil {
-			return
-		}
-		want, err := referenceEnvelope(doc)
-		if err != nil {
-			t.Fatalf("read, but encoding/xml refuses it: %v", err)
-		}
-		if e.Fault {
-			return
-		}
-		check := func(what, have, key string) {
-			if have != want[key] {
-				t.Errorf("%s is %q, encoding/xml reads %q", what, have, want[key])
-			}
-		}
-		check("id", e.ID, inXRoad+"id/")
-		check("version", e.ProtocolVersion, inXRoad+"protocolVersion/")
-		check("userId", e.UserID, inXRoad+"userId/")
-		check("issue", e.Issue, inXRoad+"issue/")
-		check("requestHash", e.RequestHash, inXRoad+"requestHash/")
-		check("client's class", e.Client.Member().Class(), inXRoad+"client/"+inID+"memberClass/")
-		check("client's code", e.Client.Member().Code(), inXRoad+"client/"+inID+"memberCode/")
-		check("client's subsystem", e.Client.Subsystem(), inXRoad+"client/"+inID+"subsystemCode/")
-		check("owner's code", e.Service.Owner().Member().Code(), inXRoad+"service/"+inID+"memberCode/")
-		check("service code", e.Service.Code(), inXRoad+"service/"+inID+"serviceCode/")
-		version, _ := e.Service.Version()
-		check("service version", version, inXRoad+"service/"+inID+"serviceVersion/")
-		check("body", e.BodyName, "body")
+	f.Fuzz(func(t *testing.T, doc []byte) { checkEnvelope(t, doc) })
+}
 
-		hashed := e.WithRequestHash("HASH")
-		again, err := message.ReadEnvelope(hashed)
-		if err != nil {
-			t.Fatalf("with a request hash: %v\n%s", err, hashed)
-		}
-		if again.RequestHash != "HASH" || again.ID != e.ID || again.Client != e.Client || again.Service != e.Service || again.BodyName != e.BodyName {
-			t.Fatalf("with a request hash: %+v", again)
-		}
-		if twice := again.WithRequestHash("HASH"); !bytes.Equal(twice, hashed) {
-			t.Fatalf("a second hash differs:\n%s\n%s", hashed, twice)
-		}
+// FuzzEnvelopeEdit is FuzzEnvelope on documents that are mostly well formed.
+func FuzzEnvelopeEdit(f *testing.F) {
+	at := func(s string) uint16 { return uint16(strings.Index(soapExample, s)) }
+	f.Add(at("dd19"), uint16(8), []byte("a&amp;<![CDATA[<]]>&#13;\r\n<!-- - -->"))
+	f.Add(at("<xroad:id>"), uint16(0), []byte(`<xroad:requestHash a="b">c</xroad:requestHash>`))
+	f.Add(at(" xmlns:id"), uint16(0), []byte(` xmlns:ID="http://x-road.eu/xsd/identifiers" xmlns='x' xml:lang="&lt;"`))
+	f.Add(at("/>\n    </SOAP"), uint16(2), []byte("><p:a xmlns:p='x' p:b='' b='>'/>]]]&gt;\u00e4</prod:getRandom>"))
+	f.Add(at(">dd19"), uint16(0), []byte(" algorithmId = 'x' xmlns=\"y\"\t"))
+	f.Add(at("<SOAP-ENV:Body"), uint16(0), []byte("<x/><!---->"))
+	f.Add(uint16(0), uint16(0), []byte("\uFEFF"))
+	f.Fuzz(func(t *testing.T, at, remove uint16, insert []byte) {
+		i := min(int(at), len(soapExample))
+		checkEnvelope(t, []byte(soapExample[:i]+string(insert)+soapExample[min(i+int(remove), len(soapExample)):]))
 	})
+}
+
+func checkEnvelope(t *testing.T, doc []byte) {
+	e, err := message.ReadEnvelope(doc)
+	if err != nil {
+		return
+	}
+	want, err := referenceEnvelope(doc)
+	if err != nil {
+		t.Fatalf("read, but encoding/xml refuses it: %v", err)
+	}
+	if e.Fault {
+		return
+	}
+	check := func(what, have, key string) {
+		if have != want[key] {
+			t.Errorf("%s is %q, encoding/xml reads %q", what, have, want[key])
+		}
+	}
+	check("id", e.ID, inXRoad+"id/")
+	check("version", e.ProtocolVersion, inXRoad+"protocolVersion/")
+	check("userId", e.UserID, inXRoad+"userId/")
+	check("issue", e.Issue, inXRoad+"issue/")
+	check("requestHash", e.RequestHash, inXRoad+"requestHash/")
+	check("client's class", e.Client.Member().Class(), inXRoad+"client/"+inID+"memberClass/")
+	check("client's code", e.Client.Member().Code(), inXRoad+"client/"+inID+"memberCode/")
+	check("client's subsystem", e.Client.Subsystem(), inXRoad+"client/"+inID+"subsystemCode/")
+	check("owner's code", e.Service.Owner().Member().Code(), inXRoad+"service/"+inID+"memberCode/")
+	check("service code", e.Service.Code(), inXRoad+"service/"+inID+"serviceCode/")
+	version, _ := e.Service.Version()
+	check("service version", version, inXRoad+"service/"+inID+"serviceVersion/")
+	check("body", e.BodyName, "body")
+
+	hashed := e.WithRequestHash("HASH")
+	again, err := message.ReadEnvelope(hashed)
+	if err != nil {
+		t.Fatalf("with a request hash: %v\n%s", err, hashed)
+	}
+	if again.RequestHash != "HASH" || again.ID != e.ID || again.Client != e.Client || again.Service != e.Service || again.BodyName != e.BodyName {
+		t.Fatalf("with a request hash: %+v", again)
+	}
+	if twice := again.WithRequestHash("HASH"); !bytes.Equal(twice, hashed) {
+		t.Fatalf("a second hash differs:\n%s\n%s", hashed, twice)
+	}
 }
 
 func BenchmarkReadEnvelope(b *testing.B) {
@@ -473,11 +483,12 @@ func BenchmarkReadEnvelope(b *testing.B) {
 		"text":   "lorem ipsum dolor sit amet consectetur adipiscing elit ",
 		"rows":   "<row><name>Mari Maasikas</name><code>38001085718</code><amount>125.50</amount></row>\n            ",
 		"dense":  `<p:a x="1" y="2"/>`,
+		"empty":  "",
 		"base64": "TG9yZW0gaXBzdW0gZG9sb3Igc2l0IGFtZXQsIGNvbnNlY3RldHVyIGFkaXBpc2NpbmcgZWxpdAo",
 	} {
 		head := strings.TrimSuffix(soapExample, "/>\n    </SOAP-ENV:Body>\n</SOAP-ENV:Envelope>\n") + ` xmlns:p="x">`
 		tail := "</prod:getRandom></SOAP-ENV:Body></SOAP-ENV:Envelope>"
-		doc := []byte(head + strings.Repeat(fill, (10<<10-len(head)-len(tail))/len(fill)) + tail)
+		doc := []byte(head + strings.Repeat(fill, (10<<10-len(head)-len(tail))/max(1, len(fill))) + tail)
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(doc)))
 			b.ReportAllocs()

@@ -677,17 +677,18 @@ func (s *scanner) is(space, local string) bool {
 	return string(uri) == space
 }
 
-// attr returns the value of an attribute of the start tag just read.
-func (s *scanner) attr(space, local string) (string, bool) {
+// attr returns the value of an attribute of the start tag just read, nil if
+// there is none.
+func (s *scanner) attr(space, local string) []byte {
 	for _, a := range s.attrs {
 		if a.name.local == a.name.from || string(s.b[a.name.local:a.name.to]) != local || s.declares(a.name) {
 			continue
 		}
 		if uri, _ := s.lookup(a.name); string(uri) == space {
-			return string(s.attributeValue(a)), true
+			return s.attributeValue(a)
 		}
 	}
-	return "", false
+	return nil
 }
 
 // end reads an end tag.
@@ -757,26 +758,19 @@ func ncName(b []byte, i int) int {
 	if i < len(b) && xmlClass[b[i]]&nameStart == 0 {
 		return i
 	}
-	from := i
-	for i < len(b) {
-		c := b[i]
-		if xmlClass[c]&nameByte != 0 {
+	for {
+		for i < len(b) && xmlClass[b[i]]&nameByte != 0 {
 			i++
-			continue
 		}
-		if c < utf8.RuneSelf {
-			break
+		if i == len(b) || b[i] < utf8.RuneSelf {
+			return i
 		}
 		r, n := utf8.DecodeRune(b[i:])
 		if !letter(r) {
-			break
+			return i
 		}
 		i += n
 	}
-	if i == from {
-		return from
-	}
-	return i
 }
 
 // letters are those outside ASCII that names may have: ranges that all editions
