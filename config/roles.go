@@ -139,11 +139,12 @@ type Registry struct {
 	Instance  string `mapstructure:"instance"`  // X-Road instance identifier
 	DataDir   string `mapstructure:"data_dir"`  // journal, signing keys, published configuration
 	PINFile   string `mapstructure:"pin_file"`  // holds the PIN of the token with the signing keys
-	Ecosystem string `mapstructure:"ecosystem"` // declarative file that is applied at start and on SIGHUP; empty: none
+	Ecosystem string `mapstructure:"ecosystem"` // declaration that is applied at start if it is new, and on SIGHUP; empty: none
 	Address   string `mapstructure:"address"`   // host name or address under which gateways reach listen.http
 
 	Listen struct {
 		HTTP    string `mapstructure:"http"`    // global configuration
+		Admin   string `mapstructure:"admin"`   // administration API, HTTPS; empty: off
 		Metrics string `mapstructure:"metrics"` // Prometheus metrics and health; empty: off
 	} `mapstructure:"listen"`
 
@@ -163,7 +164,7 @@ func LoadRegistry(file string) (*Registry, error) {
 func (c *Registry) defaults() {
 	c.DataDir = "/var/lib/kontor/registry"
 	c.PINFile = "/etc/kontor/registry.pin"
-	c.Listen.HTTP, c.Listen.Metrics = ":80", "127.0.0.1:9101"
+	c.Listen.HTTP, c.Listen.Admin, c.Listen.Metrics = ":80", "127.0.0.1:4000", "127.0.0.1:9101"
 	c.PublishInterval = time.Minute
 	c.Logging.defaults()
 }
@@ -176,6 +177,7 @@ func (c *Registry) validate(p *problems) {
 	required(p, "pin_file", c.PINFile)
 	required(p, "address", c.Address)
 	listen(p, "listen.http", c.Listen.HTTP, false)
+	listen(p, "listen.admin", c.Listen.Admin, true)
 	listen(p, "listen.metrics", c.Listen.Metrics, true)
 	atLeast(p, "publish_interval", c.PublishInterval, time.Second)
 	if c.PublishInterval > 5*time.Minute {

@@ -410,7 +410,7 @@ func (s *sandbox) describe() error {
 	}
 	f := sandboxFile{
 		Instance: sandboxInstance, Anchor: s.path("anchor.xml"),
-		Registry: sandboxRegistry{URL: "http://" + registryAddr, Metrics: "http://" + registryMetrics + "/metrics",
+		Registry: sandboxRegistry{URL: "http://" + registryAddr, Admin: "https://" + registryAdmin, Metrics: "http://" + registryMetrics + "/metrics",
 			Config: s.path("registry.yaml"), PID: pid("registry")},
 		Trust: sandboxTrust{CA: s.path("trust", "ca.pem"), OCSP: "http://" + trustAddr + "/ocsp", TSA: "http://" + trustAddr + "/tsa",
 			TSACert: s.path("trust", "tsa.pem"), Metrics: "http://" + trustMetrics + "/metrics", Config: s.path("trust.yaml"), PID: pid("trust")},

@@ -27,6 +27,7 @@ const (
 	sandboxProfile  = "FiVRK"
 
 	registryAddr    = "127.0.0.10:8080"
+	registryAdmin   = "127.0.0.10:4000"
 	registryMetrics = "127.0.0.10:9101"
 	trustAddr       = "127.0.0.13:8888"
 	trustMetrics    = "127.0.0.13:9102"
@@ -290,6 +291,7 @@ ecosystem: {{path "ecosystem.yaml"}}
 address: "` + registryAddr + `"
 listen:
   http: "` + registryAddr + `"
+  admin: "` + registryAdmin + `"
   metrics: "` + registryMetrics + `"
 `
 

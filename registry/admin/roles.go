@@ -95,6 +95,12 @@ func about(c registry.Change) (subject, role string) {
 		return fmt.Sprintf("keys %s", c.Source), SecurityOfficer
 	case *registry.RetireKey:
 		return fmt.Sprintf("keys %s", c.Source), SecurityOfficer
+
+	case *registry.ChangeOwner:
+		return "server " + c.Server.String(), RegistrationOfficer
+	}
+	if registry.IsRequest(c) {
+		return "requests", RegistrationOfficer
 	}
 	return "", ""
 }
