@@ -34,7 +34,7 @@ type HTTPBody struct {
 // The content is sealed. Errors are those of reading it.
 func NewHTTPBody(original string, s *SOAP, raw []byte, content Content) (*HTTPBody, error) {
 	media, params, err := mime.ParseMediaType(original)
-	if err != nil || len(original) > maxPartLine {
+	if err != nil || len(original) > maxPartLine || !validValue(original) {
 		media, params = "", nil
 	}
 	if media != typeRelated && len(content) == 0 {

@@ -552,6 +552,7 @@ func TestHTTPBody(t *testing.T) {
 		"multipart/related":              content(t, s, "one"),
 		`multipart/related; boundary=""`: content(t, s, "one"),
 		`multipart/related; boundary="a` + "\r\n" + `x: y"`: content(t, s, "one"),
+		`multipart/related; boundary=B; x="a` + "\r\n" + `"`: content(t, s, "one"),
 	} {
 		b, err := message.NewHTTPBody(original, soap, raw, c)
 		if err != nil {
