@@ -551,7 +551,7 @@ func TestHTTPBody(t *testing.T) {
 		"multipart/mixed; boundary=B":    content(t, s, "one"),
 		"multipart/related":              content(t, s, "one"),
 		`multipart/related; boundary=""`: content(t, s, "one"),
-		`multipart/related; boundary="a` + "\r\n" + `x: y"`: content(t, s, "one"),
+		`multipart/related; boundary="a` + "\r\n" + `x: y"`:  content(t, s, "one"),
 		`multipart/related; boundary=B; x="a` + "\r\n" + `"`: content(t, s, "one"),
 	} {
 		b, err := message.NewHTTPBody(original, soap, raw, c)
