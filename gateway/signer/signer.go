@@ -16,7 +16,6 @@ package signer
 
 import (
 	"context"
-	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -72,6 +71,8 @@ type Config struct {
 	// Dir is the folder for the last good OCSP responses; it is made if
 	// missing. Empty: none are kept.
 	Dir string
+	// Batching says when messages share a signature; empty means Auto.
+	Batching Batching
 	// FetchInterval overrides the interval of the global configuration.
 	FetchInterval time.Duration
 	Now           func() time.Time // nil: time.Now
@@ -86,6 +87,7 @@ type Signer struct {
 	server   id.SecurityServer
 	dir      string
 	interval time.Duration
+	batching Batching
 	now      func() time.Time
 	log      *zap.Logger
 	flights  singleflight.Group // of fetches, by certificate
@@ -108,6 +110,7 @@ type choices struct {
 // credentials is a chosen signing key. It serves until the given instant.
 type credentials struct {
 	xades *xades.Credentials
+	press *press
 	until time.Time
 }
 
@@ -135,7 +138,7 @@ func New(cfg Config) (*Signer, error) {
 	}
 	s := &Signer{
 		token: cfg.Token, client: cfg.OCSP, view: cfg.View, server: cfg.Server, dir: cfg.Dir,
-		interval: cfg.FetchInterval, now: cfg.Now, log: cfg.Log,
+		interval: cfg.FetchInterval, batching: cfg.Batching, now: cfg.Now, log: cfg.Log,
 		responses: map[pki.CertHash]*response{}, failures: map[pki.CertHash]failure{},
 	}
 	if s.now == nil {
@@ -151,7 +154,8 @@ func New(cfg Config) (*Signer, error) {
 }
 
 // Sign signs one message for a member: its digest alone if that is all, else a
-// hash chain over the message and its attachments in order. If no OCSP response
+// hash chain over the message and its attachments in order, and over the other
+// messages that waited for the same key (see Batching). If no OCSP response
 // is there yet it fetches one, for at most 10 s. The error is ErrNoKey, or what
 // the key or ctx gave.
 func (s *Signer) Sign(ctx context.Context, view *globalconf.View, member id.Member, message asic.Digest, attachments []asic.Digest) (*asic.Evidence, error) {
@@ -162,27 +166,17 @@ func (s *Signer) Sign(ctx context.Context, view *globalconf.View, member id.Memb
 	if err != nil {
 		return nil, err
 	}
-	e := &asic.Evidence{Message: message, Attachments: attachments}
-	ref := xades.Reference{URI: xades.URIMessage, DigestMethod: xades.DigestSHA512, Digest: e.Message[:]}
-	if len(attachments) > 0 {
-		parts := append([]asic.Digest{message}, attachments...)
-		result, chains, err := asic.BuildChains([][]asic.Digest{parts})
-		if err != nil {
-			return nil, fmt.Errorf("build hash chain: %w", err)
-		}
-		sum := sha512.Sum512(result)
-		e.ChainResult, e.Chain = result, chains[0]
-		ref.URI, ref.Digest = xades.URIChainResult, sum[:]
+	j := &job{evidence: &asic.Evidence{Message: message, Attachments: attachments}}
+	c.press.sign(c.xades, j, s.now)
+	if j.err != nil {
+		return nil, fmt.Errorf("sign for %s: %w", member, j.err)
 	}
-	if e.Signature, err = xades.Sign(c, ref, s.now()); err != nil {
-		return nil, fmt.Errorf("sign for %s: %w", member, err)
-	}
-	return e, nil
+	return j.evidence, nil
 }
 
 // credentials returns what to sign with for a member, from the cache if it
 // still serves.
-func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member id.Member) (*xades.Credentials, error) {
+func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member id.Member) (*credentials, error) {
 	at := s.now()
 	s.mu.RLock()
 	var known *credentials
@@ -191,7 +185,7 @@ func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member 
 	}
 	s.mu.RUnlock()
 	if known != nil && at.Before(known.until) {
-		return known.xades, nil
+		return known, nil
 	}
 	c, err := s.choose(ctx, view, member, at, false)
 	if err != nil {
@@ -205,11 +199,12 @@ func (s *Signer) credentials(ctx context.Context, view *globalconf.View, member 
 	defer s.mu.Unlock()
 	if known != nil && sameCredentials(known.xades, c.xades) {
 		c.xades = known.xades // which holds prepared pieces of the document
+		c.press = known.press
 	}
 	if cache := s.cache(view); cache != nil {
 		cache.members[member] = c
 	}
-	return c.xades, nil
+	return c, nil
 }
 
 // cache returns the choices under view, or nil if view is an old one that is
@@ -254,6 +249,7 @@ func (s *Signer) choose(ctx context.Context, view *globalconf.View, member id.Me
 			}
 			return &credentials{
 				xades: &xades.Credentials{Key: key.Signer(), Cert: tc.Cert, Intermediates: p.certs[1:], OCSP: p.ocsp},
+				press: &press{batching: s.batching},
 				until: p.until,
 			}, nil
 		}
