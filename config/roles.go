@@ -52,6 +52,10 @@ type Gateway struct {
 		ArchiveDir      string        `mapstructure:"archive_dir"`      // where removed records go as X-Road archives; empty: nowhere
 	} `mapstructure:"message_log"`
 
+	Signing struct {
+		Batch string `mapstructure:"batch"` // auto, never or always: when messages share a signature
+	} `mapstructure:"signing"`
+
 	Limits struct {
 		Exchanges int           `mapstructure:"exchanges"`
 		Idle      time.Duration `mapstructure:"idle"`
@@ -82,6 +86,7 @@ func (c *Gateway) defaults() {
 	c.MessageLog.Bodies = true
 	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 4<<30, 64<<10, 1<<30
 	c.MessageLog.StampGrace = 4 * time.Hour
+	c.Signing.Batch = "auto"
 	c.Limits.Exchanges, c.Limits.Idle, c.Limits.Answer = 1024, time.Minute, 5*time.Minute
 	c.Logging.defaults()
 }
@@ -122,6 +127,9 @@ func (c *Gateway) validate(p *problems) {
 	}
 	if c.MessageLog.TimestampingURL != "" {
 		address(p, "message_log.timestamping_url", c.MessageLog.TimestampingURL)
+	}
+	if b := c.Signing.Batch; b != "auto" && b != "never" && b != "always" {
+		p.add("signing.batch", "%q is not a way of batching; use auto, never or always", b)
 	}
 	if c.Limits.Exchanges < 1 || c.Limits.Exchanges > 1<<16 {
 		p.add("limits.exchanges", "%d is not between 1 and 65536", c.Limits.Exchanges)

@@ -226,8 +226,13 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		log.Warn("the global configuration could not be downloaded; trying on", zap.Error(err))
 	}
 
+	batching, err := signer.ParseBatching(cfg.Signing.Batch)
+	if err != nil {
+		return err
+	}
 	keys, err := signer.New(signer.Config{
-		Token: token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: web, Now: now}), View: global.View, Server: cfg.Server,
+		Batching: batching,
+		Token:    token, OCSP: ocsp.NewClient(ocsp.ClientConfig{HTTP: web, Now: now}), View: global.View, Server: cfg.Server,
 		Dir: filepath.Join(cfg.DataDir, "ocsp"), Now: now, Log: log.Named("signer"),
 	})
 	if err != nil {
