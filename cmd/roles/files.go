@@ -15,6 +15,9 @@ import (
 // Secret reads a PIN or passphrase from a file that only its owner may read.
 func Secret(file, key string) ([]byte, error) {
 	info, err := os.Stat(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w; the role's init command makes it, or name the right file", key, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}

@@ -222,7 +222,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := global.Update(ctx); err != nil && ctx.Err() == nil {
+	if err := firstUpdate(ctx, global, now()); err != nil && ctx.Err() == nil {
 		log.Warn("the global configuration could not be downloaded; trying on", zap.Error(err))
 	}
 
@@ -249,6 +249,9 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	client, err := tunnel.NewClient(tunnel.ClientConfig{
 		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext, Now: now,
 	})
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 
 	metrics := prometheus.NewRegistry()
@@ -257,7 +260,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	messages, err := msglog.Open(msglog.Config{
 		Dir: filepath.Join(cfg.DataDir, "messagelog"), Stamp: stamper(cfg, global, web, now), HasTSA: func() bool { return len(approvedTSAs(cfg, global.View())) > 0 },
 		Interval: stampInterval(cfg, global), MinInterval: cfg.MessageLog.StampInterval, RetryInterval: cfg.MessageLog.StampInterval,
-		FailurePeriod: orNever(cfg.MessageLog.StampGrace), BodyPolicy: bodyPolicy(cfg), Reserve: int64(cfg.MessageLog.DiskReserve),
+		FailurePeriod: orNever(cfg.MessageLog.StampGrace), BodyPolicy: bodyPolicy(cfg), Reserve: reserve(cfg),
 		Retention:   msglog.Retention{Keep: cfg.MessageLog.Keep, ArchiveDir: cfg.MessageLog.ArchiveDir},
 		ObserveSync: func(d time.Duration) { syncs.Observe(d.Seconds()) }, Now: now, Log: log.Named("messagelog"),
 	})
@@ -270,7 +273,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	gw, err := gateway.New(gateway.Config{
 		Server: cfg.Server, View: global.View, Conf: conf, Signer: keys, Tunnel: client, Peers: peers, Log: messages,
 		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
-			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: int64(cfg.MessageLog.DiskReserve)},
+			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: reserve(cfg)},
 		Verifier: asic.NewVerifier(now),
 		Limits:   gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
 		Metrics:  measures, Logger: log, Now: now,
@@ -316,6 +319,20 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	}
 	stop()
 	return errors.Join(err, tasks.Wait())
+}
+
+// startPatience is how long a gateway waits for a newer global configuration
+// before it starts with a valid one from its disk.
+const startPatience = 3 * time.Second
+
+// firstUpdate asks for the global configuration before anything is served.
+func firstUpdate(ctx context.Context, global *globalconf.Client, now time.Time) error {
+	if view := global.View(); view != nil && view.Valid(now) == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, startPatience)
+		defer cancel()
+	}
+	return global.Update(ctx)
 }
 
 // consumerHandler serves local information systems: REST messages and signed
@@ -394,6 +411,14 @@ func orNever(d time.Duration) time.Duration {
 		return -1
 	}
 	return d
+}
+
+// reserve is what stays free on the disk; to log and spool, 0 means a default.
+func reserve(cfg *config.Gateway) int64 {
+	if cfg.MessageLog.DiskReserve == 0 {
+		return -1
+	}
+	return int64(cfg.MessageLog.DiskReserve)
 }
 
 func bodyPolicy(cfg *config.Gateway) msglog.BodyPolicy {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -19,8 +18,6 @@ import (
 	"kontor/config"
 	"kontor/pki"
 	"kontor/registry"
-	"kontor/registry/admin"
-	"kontor/registry/guard"
 )
 
 // Operator names who changes the registry from this machine.
@@ -39,12 +36,8 @@ func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
 	if err != nil {
 		return err
 	}
-	err = registry.Create(cfg.DataDir, pin, registry.CreateConfig{
+	return registry.Create(cfg.DataDir, pin, registry.CreateConfig{
 		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: Operator("kontor registry init")})
-	if err != nil {
-		return err
-	}
-	return initRegistryAdmin(cfg)
 }
 
 // OpenRegistry opens the registry of a configuration.
@@ -60,35 +53,24 @@ func openRegistry(cfg *config.Registry, log *zap.Logger, now func() time.Time) (
 	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Now: now, Log: log})
 }
 
-// applyEcosystem makes the state what the ecosystem file declares: at any time
-// if again is set, else only if the file is not the one applied last, so that
-// a restart does not undo what was decided since.
-func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger, again bool) error {
+// applyEcosystem makes the state what the ecosystem file declares.
+func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger) error {
 	if cfg.Ecosystem == "" {
 		return nil
 	}
-	d, err := admin.LoadDeclaration(cfg.Ecosystem)
+	eco, err := registry.LoadEcosystem(cfg.Ecosystem)
 	if err != nil {
 		return err
 	}
-	hash, err := d.Hash()
+	changes, err := registry.Plan(r.State(), eco)
 	if err != nil {
 		return err
 	}
-	mark := filepath.Join(cfg.DataDir, "ecosystem.applied")
-	if last, err := os.ReadFile(mark); err == nil && string(last) == hash && !again {
-		return nil
-	}
-	var changes []registry.Change
-	_, err = r.Update(ctx, Operator("ecosystem file "+cfg.Ecosystem), func(st *registry.State) ([]registry.Change, error) {
-		changes, err = d.Changes(st)
-		return changes, err
-	})
-	if err != nil {
+	if _, err := r.Apply(ctx, Operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
 		return err
 	}
 	log.Info("ecosystem file applied", zap.String("file", cfg.Ecosystem), zap.Int("changes", len(changes)))
-	return guard.WriteFile(mark, []byte(hash))
+	return nil
 }
 
 // RunRegistry runs a registry until ctx is done.
@@ -99,14 +81,9 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 		return err
 	}
 	defer r.Close()
-	if err := applyEcosystem(ctx, cfg, r, log, false); err != nil {
+	if err := applyEcosystem(ctx, cfg, r, log); err != nil {
 		return err
 	}
-	administration, closeAdmin, err := registryAdmin(ctx, cfg, r, log, now)
-	if err != nil {
-		return err
-	}
-	defer closeAdmin()
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kontor_published_expires_seconds", Help: "Time until the published configuration expires.",
@@ -122,7 +99,7 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 			case <-ctx.Done():
 				return nil
 			case <-hup:
-				if err := applyEcosystem(ctx, cfg, r, log, true); err != nil {
+				if err := applyEcosystem(ctx, cfg, r, log); err != nil {
 					log.Error("the ecosystem file was not applied; nothing has changed", zap.Error(err))
 				}
 			}
@@ -131,7 +108,6 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 	g.Go(func() error {
 		return serve(ctx, log, []endpoint{
 			{key: "listen.http", addr: cfg.Listen.HTTP, handler: r.Handler()},
-			administration,
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
 				{"publication", func() error {
 					if s := r.Status(); !s.Healthy {
