@@ -58,6 +58,14 @@ func checkCost(c Change, cost string) error {
 	return nil
 }
 
+// CheckAddress tells what is wrong with the address of a security server.
+func CheckAddress(address string) error {
+	if why := checkAddress(address, false); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
 // checkAddress says what is wrong with a host name or IP address, or "".
 func checkAddress(address string, portAllowed bool) string {
 	host, port := splitAddress(address)
