@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signer
+
+import (
+	"crypto/sha512"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"kontor/pki/asic"
+	"kontor/pki/xades"
+)
+
+// Batching says when messages share a signature. One signature of X-Road's
+// batch form covers the root of a hash tree over all of them; each message
+// carries its own path to the root and can be verified alone.
+type Batching string
+
+// The ways of batching.
+const (
+	// Auto signs together what waits for the same key: nothing waits for nothing,
+	// so a lone message is signed alone and at once.
+	Auto Batching = "auto"
+	// Never gives every message its own signature, made in parallel.
+	Never Batching = "never"
+	// Always waits a moment for company before it signs, for keys that are slow
+	// or have a price per use.
+	Always Batching = "always"
+)
+
+// ParseBatching reads a way of batching; empty means Auto.
+func ParseBatching(s string) (Batching, error) {
+	b := Batching(s)
+	switch {
+	case s == "":
+		return Auto, nil
+	case slices.Contains([]Batching{Auto, Never, Always}, b):
+		return b, nil
+	}
+	return "", fmt.Errorf("unknown way of batching %q: use %s, %s or %s", s, Auto, Never, Always)
+}
+
+const (
+	// maxBatch bounds a hash tree: eight levels, and chains that peers read.
+	maxBatch = 256
+	// company is how long Always waits.
+	company = 2 * time.Millisecond
+)
+
+// press makes the signatures of one key. Who finds it idle leads: it signs for
+// itself and for all who came meanwhile, then hands the lead to the first of
+// those who came while it signed.
+type press struct {
+	batching Batching
+
+	mu      sync.Mutex // guards the fields below
+	leading bool
+	waiting []*job
+}
+
+// job is one message that waits for its signature.
+type job struct {
+	evidence *asic.Evidence
+	err      error
+	woken    chan bool // true: lead; false: signed. Nil for who led at once.
+}
+
+// sign fills in the evidence of j, or its error.
+func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
+	if p.batching == Never {
+		signTogether(c, []*job{j}, now())
+		return
+	}
+	p.mu.Lock()
+	if p.leading {
+		j.woken = make(chan bool, 1)
+		p.waiting = append(p.waiting, j)
+		p.mu.Unlock()
+		if lead := <-j.woken; !lead {
+			return
+		}
+	} else {
+		p.leading = true
+		p.mu.Unlock()
+	}
+
+	// Others that are ready to run may be about to sign, too: signing keeps the
+	// processor busy, so without this nobody ever waits while there is load.
+	if p.batching == Always {
+		time.Sleep(company)
+	} else {
+		runtime.Gosched()
+	}
+	p.mu.Lock()
+	n := min(len(p.waiting), maxBatch-1)
+	batch := append([]*job{j}, p.waiting[:n]...)
+	p.waiting = slices.Delete(p.waiting, 0, n)
+	p.mu.Unlock()
+
+	signTogether(c, batch, now())
+	for _, other := range batch[1:] {
+		other.woken <- false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		p.leading = false
+		return
+	}
+	next := p.waiting[0]
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	next.woken <- true
+}
+
+// signTogether gives the jobs one signature: the plain form for one message
+// without attachments, else the hash-chain form.
+func signTogether(c *xades.Credentials, jobs []*job, at time.Time) {
+	first := jobs[0].evidence
+	ref := xades.Reference{URI: xades.URIMessage, DigestMethod: xades.DigestSHA512, Digest: first.Message[:]}
+	var chains [][]byte
+	var result []byte
+	var err error
+	if len(jobs) > 1 || len(first.Attachments) > 0 {
+		messages := make([][]asic.Digest, len(jobs))
+		for i, j := range jobs {
+			messages[i] = append([]asic.Digest{j.evidence.Message}, j.evidence.Attachments...)
+		}
+		result, chains, err = asic.BuildChains(messages)
+		sum := sha512.Sum512(result)
+		ref.URI, ref.Digest = xades.URIChainResult, sum[:]
+	}
+	var signature []byte
+	if err == nil {
+		signature, err = xades.Sign(c, ref, at)
+	}
+	for i, j := range jobs {
+		if err != nil {
+			j.err = err
+			continue
+		}
+		j.evidence.Signature = signature
+		if chains != nil {
+			j.evidence.ChainResult, j.evidence.Chain = result, chains[i]
+		}
+	}
+}
