@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"kontor/config"
 	"kontor/pki"
 	"kontor/registry"
+	"kontor/registry/admin"
+	"kontor/registry/guard"
 )
 
 // Operator names who changes the registry from this machine.
@@ -36,8 +39,12 @@ func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
 	if err != nil {
 		return err
 	}
-	return registry.Create(cfg.DataDir, pin, registry.CreateConfig{
+	err = registry.Create(cfg.DataDir, pin, registry.CreateConfig{
 		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: Operator("kontor registry init")})
+	if err != nil {
+		return err
+	}
+	return initRegistryAdmin(cfg)
 }
 
 // OpenRegistry opens the registry of a configuration.
@@ -53,24 +60,35 @@ func openRegistry(cfg *config.Registry, log *zap.Logger, now func() time.Time) (
 	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Now: now, Log: log})
 }
 
-// applyEcosystem makes the state what the ecosystem file declares.
-func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger) error {
+// applyEcosystem makes the state what the ecosystem file declares: at any time
+// if again is set, else only if the file is not the one applied last, so that
+// a restart does not undo what was decided since.
+func applyEcosystem(ctx context.Context, cfg *config.Registry, r *registry.Registry, log *zap.Logger, again bool) error {
 	if cfg.Ecosystem == "" {
 		return nil
 	}
-	eco, err := registry.LoadEcosystem(cfg.Ecosystem)
+	d, err := admin.LoadDeclaration(cfg.Ecosystem)
 	if err != nil {
 		return err
 	}
-	changes, err := registry.Plan(r.State(), eco)
+	hash, err := d.Hash()
 	if err != nil {
 		return err
 	}
-	if _, err := r.Apply(ctx, Operator("ecosystem file "+cfg.Ecosystem), changes); err != nil {
+	mark := filepath.Join(cfg.DataDir, "ecosystem.applied")
+	if last, err := os.ReadFile(mark); err == nil && string(last) == hash && !again {
+		return nil
+	}
+	var changes []registry.Change
+	_, err = r.Update(ctx, Operator("ecosystem file "+cfg.Ecosystem), func(st *registry.State) ([]registry.Change, error) {
+		changes, err = d.Changes(st)
+		return changes, err
+	})
+	if err != nil {
 		return err
 	}
 	log.Info("ecosystem file applied", zap.String("file", cfg.Ecosystem), zap.Int("changes", len(changes)))
-	return nil
+	return guard.WriteFile(mark, []byte(hash))
 }
 
 // RunRegistry runs a registry until ctx is done.
@@ -81,9 +99,14 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 		return err
 	}
 	defer r.Close()
-	if err := applyEcosystem(ctx, cfg, r, log); err != nil {
+	if err := applyEcosystem(ctx, cfg, r, log, false); err != nil {
 		return err
 	}
+	administration, closeAdmin, err := registryAdmin(ctx, cfg, r, log, now)
+	if err != nil {
+		return err
+	}
+	defer closeAdmin()
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kontor_published_expires_seconds", Help: "Time until the published configuration expires.",
@@ -99,7 +122,7 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 			case <-ctx.Done():
 				return nil
 			case <-hup:
-				if err := applyEcosystem(ctx, cfg, r, log); err != nil {
+				if err := applyEcosystem(ctx, cfg, r, log, true); err != nil {
 					log.Error("the ecosystem file was not applied; nothing has changed", zap.Error(err))
 				}
 			}
@@ -108,6 +131,7 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 	g.Go(func() error {
 		return serve(ctx, log, []endpoint{
 			{key: "listen.http", addr: cfg.Listen.HTTP, handler: r.Handler()},
+			administration,
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
 				{"publication", func() error {
 					if s := r.Status(); !s.Healthy {
