@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 	"time"
 
@@ -160,12 +161,28 @@ type check struct {
 	run  func() error
 }
 
+// onlyLocal refuses callers from other machines: profiles are for operators.
+func onlyLocal(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			http.Error(w, "only from this machine", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	}
+}
+
 // observe returns the handler of a role's metrics listener: /metrics, /healthz
-// (the process answers) and /readyz (it can do its job, or says why not).
+// (the process answers), /readyz (it can do its job, or says why not) and, for
+// this machine alone, /debug/pprof.
 func observe(registry *prometheus.Registry, checks []check) http.Handler {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", onlyLocal(pprof.Index))
+	mux.HandleFunc("GET /debug/pprof/profile", onlyLocal(pprof.Profile))
+	mux.HandleFunc("GET /debug/pprof/trace", onlyLocal(pprof.Trace))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		result := map[string]string{}
