@@ -313,7 +313,7 @@ func checkEvidence(t *testing.T, n *network, all []delivered) {
 }
 
 // checkLog reads the message log of a stopped gateway in full.
-func checkLog(t *testing.T, g gateway) {
+func checkLog(t testing.TB, g gateway) {
 	t.Helper()
 	l, err := msglog.Open(msglog.Config{Dir: g.messageLog(), Reserve: -1})
 	if err != nil {
