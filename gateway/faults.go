@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"kontor/gateway/fault"
@@ -43,7 +45,7 @@ func tunnelFault(req *message.Request, err error) error {
 	switch {
 	case errors.Is(err, tunnel.ErrPeer):
 		return fault.Wrap(fault.SSLAuthenticationFailed, err,
-			"The security server of %s is not authenticated: %v", service, err)
+			"The security server of %s is not authenticated: %s", service, peerCause(err))
 	case errors.Is(err, tunnel.ErrConnect):
 		return fault.Wrap(fault.NetworkError, err, "No security server of %s could be reached", service)
 	case errors.As(err, &status):
@@ -52,6 +54,22 @@ func tunnelFault(req *message.Request, err error) error {
 		return fault.Wrap(fault.IOError, err, "The security server of %s did not answer in time", service)
 	}
 	return fault.Wrap(fault.IOError, err, "The exchange with the security server of %s broke off", service)
+}
+
+// peerCause says why a peer is not who it should be, in public words: without
+// the addresses that were tried and what the network said there.
+func peerCause(err error) string {
+	if errors.Is(err, ocsp.ErrUnavailable) {
+		return "there is no OCSP response for its certificate, neither with the message nor on its port 5577"
+	}
+	var causes []string
+	for line := range strings.Lines(err.Error()) { // one per server that was tried
+		_, cause, found := strings.Cut(line, tunnel.ErrPeer.Error()+": ")
+		if cause = strings.TrimSpace(cause); found && !slices.Contains(causes, cause) {
+			causes = append(causes, cause)
+		}
+	}
+	return strings.Join(causes, "; ")
 }
 
 // signatureCode chooses the code for a message whose signature does not hold

@@ -86,7 +86,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	peer, err := g.peers.Verify(ctx, view, peerChain(r), msg.ocsp, req.Client)
 	if err != nil {
 		return fault.Wrap(fault.SSLAuthenticationFailed.In(fault.ServiceFailed), err,
-			"Security server of client %s is not authenticated: %v", req.Client.LogString(), err)
+			"Security server of client %s is not authenticated: %s", req.Client.LogString(), peerCause(err))
 	}
 	x.Peer = peer.Server.ID
 

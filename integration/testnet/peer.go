@@ -145,6 +145,13 @@ func (p *Peer) WithOCSP(responses ...[]byte) {
 	p.ocsp = func() [][]byte { return responses }
 }
 
+// WithoutOCSP has the peer hang up on questions to port 5577.
+func (p *Peer) WithoutOCSP() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ocsp = func() [][]byte { panic(http.ErrAbortHandler) }
+}
+
 // Handle has the peer answer by HTTP as it likes.
 func (p *Peer) Handle(h http.HandlerFunc) {
 	p.mu.Lock()
