@@ -117,6 +117,9 @@ func (s *State) sent(m *RequestMessage) *Request {
 // first of them to refuse.
 func (s *State) accept(c *submitRequest) ([]Change, error) {
 	if !c.Kind.decided() {
+		if err := c.checkForm(s); err != nil {
+			return nil, err
+		}
 		effect, err := s.effect(c)
 		if err != nil || effect == nil {
 			return []Change{c}, err
