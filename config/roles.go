@@ -151,9 +151,13 @@ type Registry struct {
 	Address   string `mapstructure:"address"`   // host name or address under which gateways reach listen.http
 
 	Listen struct {
-		HTTP    string `mapstructure:"http"`    // global configuration
-		Admin   string `mapstructure:"admin"`   // administration API, HTTPS; empty: off
-		Metrics string `mapstructure:"metrics"` // Prometheus metrics and health; empty: off
+		HTTP       string `mapstructure:"http"`       // global configuration
+		Management string `mapstructure:"management"` // registration of security servers, HTTPS; empty: off
+		// ManagementInternal takes all other requests of security servers, HTTPS.
+		// Only the security server that provides them may reach it. Empty: off.
+		ManagementInternal string `mapstructure:"management_internal"`
+		Admin              string `mapstructure:"admin"`   // administration API, HTTPS; empty: off
+		Metrics            string `mapstructure:"metrics"` // Prometheus metrics and health; empty: off
 	} `mapstructure:"listen"`
 
 	PublishInterval time.Duration `mapstructure:"publish_interval"`
@@ -173,6 +177,7 @@ func (c *Registry) defaults() {
 	c.DataDir = "/var/lib/kontor/registry"
 	c.PINFile = "/etc/kontor/registry.pin"
 	c.Listen.HTTP, c.Listen.Admin, c.Listen.Metrics = ":80", "127.0.0.1:4000", "127.0.0.1:9101"
+	c.Listen.Management, c.Listen.ManagementInternal = ":4001", "127.0.0.1:4002"
 	c.PublishInterval = time.Minute
 	c.Logging.defaults()
 }
@@ -185,6 +190,8 @@ func (c *Registry) validate(p *problems) {
 	required(p, "pin_file", c.PINFile)
 	required(p, "address", c.Address)
 	listen(p, "listen.http", c.Listen.HTTP, false)
+	listen(p, "listen.management", c.Listen.Management, true)
+	listen(p, "listen.management_internal", c.Listen.ManagementInternal, true)
 	listen(p, "listen.admin", c.Listen.Admin, true)
 	listen(p, "listen.metrics", c.Listen.Metrics, true)
 	atLeast(p, "publish_interval", c.PublishInterval, time.Second)

@@ -26,12 +26,14 @@ const (
 	sandboxInstance = "SANDBOX"
 	sandboxProfile  = "FiVRK"
 
-	registryAddr    = "127.0.0.10:8080"
-	registryAdmin   = "127.0.0.10:4000"
-	registryMetrics = "127.0.0.10:9101"
-	trustAddr       = "127.0.0.13:8888"
-	trustMetrics    = "127.0.0.13:9102"
-	sampleAddr      = "127.0.0.14:8000"
+	registryAddr       = "127.0.0.10:8080"
+	registryAdmin      = "127.0.0.10:4000"
+	registryManagement = "127.0.0.10:4001"
+	registryInternal   = "127.0.0.10:4002" // management requests through the security server that provides the services
+	registryMetrics    = "127.0.0.10:9101"
+	trustAddr          = "127.0.0.13:8888"
+	trustMetrics       = "127.0.0.13:9102"
+	sampleAddr         = "127.0.0.14:8000"
 )
 
 // sandboxGateways are the organisations and their security servers.
@@ -291,6 +293,8 @@ ecosystem: {{path "ecosystem.yaml"}}
 address: "` + registryAddr + `"
 listen:
   http: "` + registryAddr + `"
+  management: "` + registryManagement + `"
+  management_internal: "` + registryInternal + `"
   admin: "` + registryAdmin + `"
   metrics: "` + registryMetrics + `"
 `

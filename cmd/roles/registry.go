@@ -44,7 +44,7 @@ func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
 	if err != nil {
 		return err
 	}
-	return initRegistryAdmin(cfg)
+	return errors.Join(initRegistryAdmin(cfg), initManagement(cfg))
 }
 
 // OpenRegistry opens the registry of a configuration.
@@ -107,6 +107,10 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 		return err
 	}
 	defer closeAdmin()
+	services, err := managementServices(ctx, cfg, r, log, now)
+	if err != nil {
+		return err
+	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kontor_published_expires_seconds", Help: "Time until the published configuration expires.",
@@ -129,8 +133,8 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 		}
 	})
 	g.Go(func() error {
-		return serve(ctx, log, []endpoint{
-			{key: "listen.http", addr: cfg.Listen.HTTP, handler: r.Handler()},
+		return serve(ctx, log, append(services, []endpoint{
+			{key: "listen.http", addr: cfg.Listen.HTTP, handler: withWSDL(r.Handler())},
 			administration,
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
 				{"publication", func() error {
@@ -140,7 +144,7 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 					return nil
 				}},
 			})},
-		}, o.Ready)
+		}...), o.Ready)
 	})
 	return g.Wait()
 }
