@@ -11,7 +11,7 @@
 //	ca.pem ca.key      the self-signed certificate and its key
 //	ocsp.pem ocsp.key  the delegated OCSP responder
 //	tsa.pem tsa.key    the time-stamping authority
-//	db/                every certificate issued, with its status
+//	db/                every certificate issued, with its status; the state of ACME
 //
 // Keys are PKCS#8, encrypted with the passphrase.
 package ca
@@ -75,6 +75,8 @@ type Config struct {
 	// TSAPolicy is the policy under which time-stamps are made; nil means
 	// anyPolicy (RFC 5280, 4.2.1.4), that is, none in particular.
 	TSAPolicy asn1.ObjectIdentifier
+	// ACME, if not nil, lets Handler issue certificates by RFC 8555.
+	ACME *ACME
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log receives what an operator should act upon; nil discards it.
@@ -90,7 +92,10 @@ type CA struct {
 	authority *authority.Authority
 	records   *records
 
+	acme *acmeServer // nil: off
+
 	revoking sync.Mutex // makes read, change and write of one record a unit
+	binding  sync.Mutex // likewise for bindings
 }
 
 // identity is a certificate with its key.
@@ -124,16 +129,15 @@ func Open(dir string, pass []byte, cfg Config) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open certification authority %s: %w", dir, err)
 	}
-	auth, err := embed(ids.ca)
-	if err != nil {
-		return nil, fmt.Errorf("open certification authority %s: %w", dir, err)
-	}
 	recs, err := openRecords(filepath.Join(dir, dbDir), cfg.Log)
 	if err != nil {
 		return nil, fmt.Errorf("open certification authority %s: %w", dir, err)
 	}
-	c := &CA{cfg: cfg, cert: ids.ca.cert, ocsp: ids.ocsp, tsa: ids.tsa, authority: auth, records: recs}
-	if err := errors.Join(new(c.responder()).Check(), new(c.stamper()).Check()); err != nil {
+	c := &CA{cfg: cfg, cert: ids.ca.cert, ocsp: ids.ocsp, tsa: ids.tsa, records: recs}
+	if c.authority, err = embed(ids.ca, authority.WithDatabase(revocations{c})); err == nil && cfg.ACME != nil {
+		c.acme, err = newACMEServer(c, *cfg.ACME)
+	}
+	if err := errors.Join(err, new(c.responder()).Check(), new(c.stamper()).Check()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open certification authority %s: %w", dir, err), recs.Close())
 	}
 	return c, nil
@@ -142,6 +146,11 @@ func Open(dir string, pass []byte, cfg Config) (*CA, error) {
 func (cfg Config) validate() error {
 	if cfg.Validity < 0 || cfg.OCSPValidity < 0 {
 		return errors.New("ca: a validity cannot be negative")
+	}
+	if cfg.ACME != nil {
+		if err := cfg.ACME.validate(); err != nil {
+			return err
+		}
 	}
 	if cfg.OCSPURL == "" {
 		return nil
@@ -154,18 +163,18 @@ func (cfg Config) validate() error {
 }
 
 // embed builds step-ca's authority around one key, without files or network.
-func embed(id identity) (*authority.Authority, error) {
+func embed(id identity, more ...authority.Option) (*authority.Authority, error) {
 	keys, err := softkms.New(context.Background(), apiv1.Options{Type: apiv1.SoftKMS})
 	if err != nil {
 		return nil, err
 	}
-	return authority.NewEmbedded(
+	return authority.NewEmbedded(append([]authority.Option{
 		authority.WithConfig(&config.Config{}),
 		authority.WithKeyManager(keys),
 		authority.WithX509RootCerts(id.cert),
 		authority.WithX509Signer(id.cert, id.signer),
 		authority.WithQuietInit(),
-	)
+	}, more...)...)
 }
 
 // Close releases the directory. Handlers of the authority must not be used any more.
@@ -183,7 +192,7 @@ func (c *CA) TSACertificate() *x509.Certificate { return c.tsa.cert }
 // Record is what the authority remembers of one certificate.
 type Record struct {
 	Certificate *x509.Certificate
-	Usage       pki.Usage // empty for the responder's and the time-stamping authority's own
+	Usage       pki.Usage // empty for the authority's own: OCSP, time-stamping, its server
 	Issued      time.Time
 	Revoked     time.Time // zero: not revoked
 	Reason      int       // RFC 5280, 5.3.1; meaningful if revoked
@@ -207,10 +216,8 @@ func (c *CA) List(ctx context.Context) ([]*Record, error) {
 // code of RFC 5280, 5.3.1; a hold cannot be given, since X-Road has no notion
 // of a certificate that comes back.
 func (c *CA) Revoke(ctx context.Context, serial *big.Int, reason int) error {
-	switch reason {
-	case 0, 1, 3, 4, 5, 9:
-	default:
-		return fmt.Errorf("%w: %d; use 0 (unspecified), 1 (key compromise), 3 (affiliation changed), 4 (superseded), 5 (cessation of operation) or 9 (privilege withdrawn)", ErrReason, reason)
+	if err := checkReason(reason); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -229,4 +236,12 @@ func (c *CA) Revoke(ctx context.Context, serial *big.Int, reason int) error {
 		return fmt.Errorf("revoke %x: %w", serial, err)
 	}
 	return nil
+}
+
+func checkReason(reason int) error {
+	switch reason {
+	case 0, 1, 3, 4, 5, 9:
+		return nil
+	}
+	return fmt.Errorf("%w: %d; use 0 (unspecified), 1 (key compromise), 3 (affiliation changed), 4 (superseded), 5 (cessation of operation) or 9 (privilege withdrawn)", ErrReason, reason)
 }

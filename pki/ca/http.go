@@ -34,6 +34,7 @@ func (c *CA) Status(ctx context.Context, serial *big.Int) (ocsp.CertStatus, erro
 //	/ocsp     RFC 6960 over HTTP, POST and GET
 //	/tsa      RFC 3161 over HTTP
 //	/ca.pem   the authority's certificate
+//	/acme/    RFC 8555 and 9773, if configured; the directory is /acme/directory
 //	/healthz  200 while the database answers
 func (c *CA) Handler() http.Handler {
 	responder := ocsp.NewResponder(c.responder())
@@ -46,6 +47,8 @@ func (c *CA) Handler() http.Handler {
 			http.StripPrefix("/ocsp", responder).ServeHTTP(w, r)
 		case path == "/tsa":
 			stamper.ServeHTTP(w, r)
+		case c.acme != nil && strings.HasPrefix(path, "/acme/"):
+			c.acme.ServeHTTP(w, r)
 		case path == "/ca.pem":
 			if readOnly(w, r) {
 				serveBytes(w, r, "application/x-pem-file", certPEM(c.cert))

@@ -28,6 +28,7 @@ import (
 const maxCSR = 16 << 10
 
 var (
+	oidKeyUsage     = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidExtKeyUsage  = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidOCSPNoCheck  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
 	oidOCSPSigning  = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
@@ -160,24 +161,32 @@ func (c *CA) examine(csrDER []byte, req Request) (*x509.CertificateRequest, *tem
 	if validity == 0 {
 		validity = c.cfg.Validity
 	}
-	now := c.cfg.Now().UTC().Truncate(time.Second)
-	if validity < time.Second {
-		return refuse("a validity of %v is too short", validity)
-	}
-	if !now.Before(c.cert.NotAfter) {
-		return refuse("the authority's own certificate expired at %s; create a new authority", c.cert.NotAfter.Format(time.RFC3339))
-	}
-	tmpl.notBefore, tmpl.notAfter = now.Add(-backdate), now.Add(validity)
-	if tmpl.notBefore.Before(c.cert.NotBefore) {
-		tmpl.notBefore = c.cert.NotBefore
-	}
-	if tmpl.notAfter.After(c.cert.NotAfter) {
-		tmpl.notAfter = c.cert.NotAfter
+	if err := c.date(tmpl, validity); err != nil {
+		return refuse("%w", err)
 	}
 	if c.cfg.OCSPURL != "" {
 		tmpl.ocspURLs = []string{c.cfg.OCSPURL}
 	}
 	return csr, tmpl, nil
+}
+
+// date sets the dates of a certificate, within those of the authority's own.
+func (c *CA) date(t *template, validity time.Duration) error {
+	now := c.cfg.Now().UTC().Truncate(time.Second)
+	if validity < time.Second {
+		return fmt.Errorf("a validity of %v is too short", validity)
+	}
+	if !now.Before(c.cert.NotAfter) {
+		return fmt.Errorf("the authority's own certificate expired at %s; create a new authority", c.cert.NotAfter.Format(time.RFC3339))
+	}
+	t.notBefore, t.notAfter = now.Add(-backdate), now.Add(validity)
+	if t.notBefore.Before(c.cert.NotBefore) {
+		t.notBefore = c.cert.NotBefore
+	}
+	if t.notAfter.After(c.cert.NotAfter) {
+		t.notAfter = c.cert.NotAfter
+	}
+	return nil
 }
 
 func checkKey(pub crypto.PublicKey) error {
@@ -244,6 +253,7 @@ type template struct {
 	profile             profile
 	subject             []byte
 	dnsNames            []string
+	addresses           []net.IP
 	ocspURLs            []string
 	notBefore, notAfter time.Time
 }
@@ -251,11 +261,20 @@ type template struct {
 // sign has the issuing core sign what t says and the request's key. Nothing
 // else of the request gets into the certificate.
 func sign(ctx context.Context, auth *authority.Authority, csr *x509.CertificateRequest, t template) (*x509.Certificate, error) {
-	serial, err := newSerial()
+	chain, err := auth.SignWithContext(ctx, csr, provisioner.SignOptions{}, t.modifier(csr))
 	if err != nil {
 		return nil, err
 	}
-	fill := provisioner.CertificateModifierFunc(func(crt *x509.Certificate, _ provisioner.SignOptions) error {
+	return chain[0], nil
+}
+
+// modifier replaces whatever the issuing core has made of a request.
+func (t template) modifier(csr *x509.CertificateRequest) provisioner.CertificateModifier {
+	return provisioner.CertificateModifierFunc(func(crt *x509.Certificate, _ provisioner.SignOptions) error {
+		serial, err := newSerial()
+		if err != nil {
+			return err
+		}
 		*crt = x509.Certificate{
 			PublicKey:             csr.PublicKey,
 			PublicKeyAlgorithm:    csr.PublicKeyAlgorithm,
@@ -269,14 +288,10 @@ func sign(ctx context.Context, auth *authority.Authority, csr *x509.CertificateR
 			ExtraExtensions:       t.profile.extra,
 			OCSPServer:            t.ocspURLs,
 			DNSNames:              t.dnsNames,
+			IPAddresses:           t.addresses,
 		}
 		return nil
 	})
-	chain, err := auth.SignWithContext(ctx, csr, provisioner.SignOptions{}, fill)
-	if err != nil {
-		return nil, err
-	}
-	return chain[0], nil
 }
 
 // serialKey is a serial number as a key that sorts by value.

@@ -19,11 +19,12 @@ import (
 	"kontor/pki"
 )
 
-// store is what the authority needs of its database. Set is durable when it
-// returns; Get returns errNoKey for an unknown key; Scan goes through all keys
-// with the prefix, in their order, until fn returns an error.
+// store is what the authority needs of its database. Set and Delete are durable
+// when they return; Get returns errNoKey for an unknown key; Scan goes through
+// all keys with the prefix, in their order, until fn returns an error.
 type store interface {
 	Set(key, value []byte) error
+	Delete(key []byte) error
 	Get(key []byte) ([]byte, error)
 	Scan(prefix byte, fn func(value []byte) error) error
 	Close() error
@@ -37,7 +38,13 @@ type records struct {
 	close func() error
 }
 
-const certPrefix = 'c'
+// What the first byte of a key in the database says of its value.
+const (
+	acmePrefix    = 'a' // step-ca's ACME tables
+	bindingPrefix = 'b' // an external account binding, by key identifier
+	certPrefix    = 'c' // an issued certificate, by serial number
+	accountPrefix = 'k' // the key identifier of the binding of an ACME account
+)
 
 // wire is a Record as it is stored.
 type wire struct {
@@ -136,6 +143,8 @@ func openPebble(dir string, fs vfs.FS, log *zap.Logger) (*pebbleStore, error) {
 }
 
 func (s *pebbleStore) Set(key, value []byte) error { return s.db.Set(key, value, pebble.Sync) }
+
+func (s *pebbleStore) Delete(key []byte) error { return s.db.Delete(key, pebble.Sync) }
 
 func (s *pebbleStore) Get(key []byte) ([]byte, error) {
 	value, closer, err := s.db.Get(key)
