@@ -70,7 +70,7 @@ func (a *authority) Authorities(rawSubject []byte) []*pki.Authority {
 
 func (a *authority) OCSPPolicy() ocsp.Policy { return ocsp.Policy{Freshness: time.Hour} }
 
-func (a *authority) OCSPResponders(*x509.Certificate) ocsp.Responders {
+func (a *authority) OCSPResponders(string, *x509.Certificate) ocsp.Responders {
 	return ocsp.Responders{Known: []*x509.Certificate{a.ca}}
 }
 

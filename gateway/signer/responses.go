@@ -68,7 +68,7 @@ func (s *Signer) good(view *globalconf.View, l link, at time.Time) ([]byte, time
 	case r.generation == view.Generation() && at.Before(r.until):
 		return r.der, r.until, nil
 	}
-	v, err := ocsp.Verify(r.der, l.cert, l.issuer, view.OCSPResponders(l.issuer), at, view.OCSPPolicy())
+	v, err := ocsp.Verify(r.der, l.cert, l.issuer, view.OCSPResponders(view.Instance(), l.issuer), at, view.OCSPPolicy())
 	if err != nil {
 		if failed {
 			err = fmt.Errorf("%w (last fetch: %w)", err, f.err)
@@ -131,7 +131,7 @@ func (s *Signer) fetch(ctx context.Context, view *globalconf.View, l link) error
 		der, err := s.client.Fetch(ctx, l.cert, l.issuer, []string{url})
 		var v *ocsp.Response
 		if err == nil {
-			v, err = ocsp.Verify(der, l.cert, l.issuer, view.OCSPResponders(l.issuer), s.now(), view.OCSPPolicy())
+			v, err = ocsp.Verify(der, l.cert, l.issuer, view.OCSPResponders(view.Instance(), l.issuer), s.now(), view.OCSPPolicy())
 		}
 		if err == nil {
 			s.keep(hash, &response{v.Raw, view.Generation(), freshUntil(v, view.OCSPPolicy())})

@@ -44,7 +44,7 @@ type PeerVerifier struct {
 	now func() time.Time
 
 	mu       sync.RWMutex
-	verdicts map[pki.CertHash]*verdict
+	verdicts map[verdictKey]*verdict
 }
 
 // verdict says that a certificate was good: under one global configuration, by
@@ -62,7 +62,7 @@ func NewVerifier(cfg VerifierConfig) *PeerVerifier {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &PeerVerifier{now: cfg.Now, verdicts: map[pki.CertHash]*verdict{}}
+	return &PeerVerifier{now: cfg.Now, verdicts: map[verdictKey]*verdict{}}
 }
 
 // Verify authenticates the security server that presented chain (its
@@ -79,14 +79,14 @@ func (v *PeerVerifier) Verify(_ context.Context, view *globalconf.View, chain []
 		return Peer{}, err
 	}
 	at := v.now()
-	if known := v.known(p.Cert); known != nil && known.serves(view, chain, at) && known.by(responses) {
+	if known := v.known(p); known != nil && known.serves(view, chain, at) && known.by(responses) {
 		return p, nil
 	}
 	path, err := pki.VerifyChain(p.Cert, chain[1:], view, at)
 	if err != nil {
 		return Peer{}, refuse(err)
 	}
-	if err := v.judge(view, chain, path, responses, at); err != nil {
+	if err := v.judge(view, p, chain, path, responses, at); err != nil {
 		return Peer{}, refuse(err)
 	}
 	return p, nil
@@ -102,7 +102,7 @@ func (v *PeerVerifier) verifyFetching(ctx context.Context, view *globalconf.View
 		return Peer{}, err
 	}
 	at := v.now()
-	known := v.known(p.Cert)
+	known := v.known(p)
 	if known != nil && known.serves(view, chain, at) {
 		return p, nil
 	}
@@ -110,14 +110,14 @@ func (v *PeerVerifier) verifyFetching(ctx context.Context, view *globalconf.View
 	if err != nil {
 		return Peer{}, refuse(err)
 	}
-	if known != nil && at.Before(known.stale) && v.judge(view, chain, path, known.responses, at) == nil {
+	if known != nil && at.Before(known.stale) && v.judge(view, p, chain, path, known.responses, at) == nil {
 		return p, nil
 	}
 	responses, err := fetch(ctx, path.Certs)
 	if err != nil {
 		return Peer{}, refuse(err)
 	}
-	if err := v.judge(view, chain, path, responses, v.now()); err != nil {
+	if err := v.judge(view, p, chain, path, responses, v.now()); err != nil {
 		return Peer{}, refuse(err)
 	}
 	return p, nil
@@ -129,7 +129,10 @@ func (v *PeerVerifier) registered(view *globalconf.View, chain []*x509.Certifica
 	if len(chain) == 0 {
 		return Peer{}, refuse(errors.New("no certificate presented"))
 	}
-	server, ok := view.ServerByCertificate(chain[0])
+	server, ok := view.ServerIn(need.Instance(), chain[0])
+	if !ok { // then it can only be refused: another instance does not speak for need
+		server, ok = view.ServerByCertificate(chain[0])
+	}
 	switch {
 	case !ok:
 		return Peer{}, refuse(fmt.Errorf("certificate of %q is not registered for any security server", chain[0].Subject))
@@ -143,11 +146,11 @@ func (v *PeerVerifier) registered(view *globalconf.View, chain []*x509.Certifica
 
 // judge checks that every certificate of a verified path is good by one of the
 // responses, and remembers the verdict.
-func (v *PeerVerifier) judge(view *globalconf.View, chain []*x509.Certificate, path *pki.Chain, responses [][]byte, at time.Time) error {
+func (v *PeerVerifier) judge(view *globalconf.View, p Peer, chain []*x509.Certificate, path *pki.Chain, responses [][]byte, at time.Time) error {
 	policy := view.OCSPPolicy()
 	w := &verdict{generation: view.Generation(), extras: chain[1:], responses: responses, until: at.Add(verdictLifetime)}
 	for i, c := range path.Certs {
-		r, err := status(view, c, path.Issuers[i], responses, at, policy)
+		r, err := status(view, p, c, path.Issuers[i], responses, at, policy)
 		if err != nil {
 			return err
 		}
@@ -162,13 +165,13 @@ func (v *PeerVerifier) judge(view *globalconf.View, chain []*x509.Certificate, p
 	if w.stale.Before(w.until) {
 		w.until = w.stale
 	}
-	v.remember(pki.HashOf(path.Certs[0]), w)
+	v.remember(p, w)
 	return nil
 }
 
 // status finds the response that is about c. The first such decides.
-func status(view *globalconf.View, c, issuer *x509.Certificate, responses [][]byte, at time.Time, policy ocsp.Policy) (*ocsp.Response, error) {
-	responders := view.OCSPResponders(issuer)
+func status(view *globalconf.View, p Peer, c, issuer *x509.Certificate, responses [][]byte, at time.Time, policy ocsp.Policy) (*ocsp.Response, error) {
+	responders := view.OCSPResponders(p.Server.ID.Owner().Instance(), issuer)
 	for _, der := range responses {
 		r, err := ocsp.Verify(der, c, issuer, responders, at, policy)
 		if errors.Is(err, ocsp.ErrMismatch) {
@@ -192,11 +195,11 @@ func freshUntil(r *ocsp.Response, p ocsp.Policy) time.Time {
 	return until
 }
 
-func (v *PeerVerifier) known(leaf *x509.Certificate) *verdict {
-	hash := pki.HashOf(leaf)
+func (v *PeerVerifier) known(p Peer) *verdict {
+	key := keyOf(p)
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.verdicts[hash]
+	return v.verdicts[key]
 }
 
 // serves tells whether a verdict still holds for what the peer presents now.
@@ -210,7 +213,8 @@ func (w *verdict) by(responses [][]byte) bool {
 	return slices.EqualFunc(w.responses, responses, bytes.Equal)
 }
 
-func (v *PeerVerifier) remember(hash pki.CertHash, w *verdict) {
+func (v *PeerVerifier) remember(p Peer, w *verdict) {
+	key := keyOf(p)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.verdicts) >= maxVerdicts {
@@ -219,8 +223,17 @@ func (v *PeerVerifier) remember(hash pki.CertHash, w *verdict) {
 			break
 		}
 	}
-	v.verdicts[hash] = w
+	v.verdicts[key] = w
 }
+
+// verdictKey is what a verdict is about: a certificate by the word of one
+// instance.
+type verdictKey struct {
+	instance string
+	cert     pki.CertHash
+}
+
+func keyOf(p Peer) verdictKey { return verdictKey{p.Server.ID.Owner().Instance(), pki.HashOf(p.Cert)} }
 
 // refuse marks an error as the peer's.
 func refuse(cause error) error { return fmt.Errorf("%w: %w", ErrPeer, cause) }

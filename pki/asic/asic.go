@@ -94,7 +94,9 @@ func attachmentNumber[S string | []byte](name S, prefix string) (int, bool) {
 type Trust interface {
 	pki.Trust
 	OCSPPolicy() ocsp.Policy
-	OCSPResponders(issuer *x509.Certificate) ocsp.Responders
+	// OCSPResponders returns the responders that an instance lists for an
+	// issuer. What others list says nothing about its members.
+	OCSPResponders(instance string, issuer *x509.Certificate) ocsp.Responders
 	TSACertificates() []*x509.Certificate
 }
 

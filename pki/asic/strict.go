@@ -295,7 +295,7 @@ func (j *judge) checkUnsigned(chain *chainVerdict) error {
 		}
 		var known []*x509.Certificate
 		for _, issuer := range chain.Issuers {
-			r := j.trust.OCSPResponders(issuer)
+			r := j.trust.OCSPResponders(chain.Anchor.Instance, issuer)
 			known = slices.Concat(known, []*x509.Certificate{issuer}, r.Authorised, r.Known)
 		}
 		if err := checkEmbedded(list, known); err != nil {

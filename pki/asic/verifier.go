@@ -276,7 +276,7 @@ func newChainVerdict(chain *pki.Chain) *chainVerdict {
 	leaf := chain.Certs[0]
 	c := &chainVerdict{Chain: chain, notBefore: leaf.NotBefore, notAfter: leaf.NotAfter}
 	for i, cert := range chain.Certs {
-		c.keys = append(c.keys, ocspKey{cert: pki.HashOf(cert), issuer: pki.HashOf(chain.Issuers[i])})
+		c.keys = append(c.keys, ocspKey{cert: pki.HashOf(cert), issuer: pki.HashOf(chain.Issuers[i]), instance: chain.Anchor.Instance})
 		if cert.NotBefore.After(c.notBefore) {
 			c.notBefore = cert.NotBefore
 		}
@@ -322,6 +322,7 @@ type ocspKey struct {
 	response [sha256.Size]byte
 	cert     pki.CertHash
 	issuer   pki.CertHash
+	instance string // whose responders count
 }
 
 type ocspVerdict struct {
@@ -378,7 +379,7 @@ func (tc *trustCache) statusOf(c *chainVerdict, i int, responses [][]byte, hashe
 		if v, ok := tc.ocsp.get(key); ok && v.holds(policy, at, now) {
 			return v.response, nil
 		}
-		r, err := ocsp.Verify(der, cert, issuer, trust.OCSPResponders(issuer), at, policy)
+		r, err := ocsp.Verify(der, cert, issuer, trust.OCSPResponders(key.instance, issuer), at, policy)
 		if errors.Is(err, ocsp.ErrMismatch) {
 			continue // about another certificate
 		}

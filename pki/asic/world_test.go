@@ -75,12 +75,12 @@ func (t *testTrust) Authorities(rawSubject []byte) []*pki.Authority {
 
 func (t *testTrust) OCSPPolicy() ocsp.Policy { return t.policy }
 
-func (t *testTrust) OCSPResponders(issuer *x509.Certificate) ocsp.Responders {
+func (t *testTrust) OCSPResponders(instance string, issuer *x509.Certificate) ocsp.Responders {
 	t.askedOCSP.Add(1)
 	var r ocsp.Responders
 	for _, a := range t.authorities {
 		for _, resp := range a.Responders {
-			if resp.Cert != nil && a.Cert.Equal(issuer) {
+			if resp.Cert != nil && a.Instance == instance && a.Cert.Equal(issuer) {
 				r.Authorised = append(r.Authorised, resp.Cert)
 			}
 		}

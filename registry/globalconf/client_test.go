@@ -159,7 +159,7 @@ func checkView(t *testing.T, v *globalconf.View, cs *centre) {
 	if a := v.Authorities(ca.Cert.RawSubject); len(a) != 1 || a[0] != ca || ca.Profile == nil || ca.Instance != in {
 		t.Errorf("authorities %v", a)
 	}
-	if r := v.OCSPResponders(ca.Cert); len(r.Authorised) != 1 || len(r.Known) != len(v.Instances()) {
+	if r := v.OCSPResponders(in, ca.Cert); len(r.Authorised) != 1 || len(r.Known) != len(v.Instances()) {
 		t.Errorf("responders %v", r)
 	}
 	if tsas := v.TSAs(in); len(tsas) != 1 || tsas[0].URL != "http://tsa.example" || len(v.TSACertificates()) != len(v.Instances()) {

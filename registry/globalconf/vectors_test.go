@@ -173,7 +173,7 @@ func TestVectorFolder(t *testing.T) {
 	if got := v.Authorities(ca.Cert.RawSubject); len(got) != 1 || got[0] != ca {
 		t.Error("the authority is not found by its subject")
 	}
-	if r := v.OCSPResponders(ca.Cert); len(r.Authorised) != 1 || len(ca.Responders) != 1 {
+	if r := v.OCSPResponders(ca.Instance, ca.Cert); len(r.Authorised) != 1 || len(ca.Responders) != 1 {
 		t.Errorf("responders %+v", r)
 	}
 	p := v.Providers(client(t, "DEV/COM/4321/TestClient"))

@@ -51,8 +51,8 @@ type View struct {
 	byName      map[string]*instance
 	authorities map[string][]*pki.Authority // by raw subject
 	all         []*pki.Authority
-	responders  map[pki.CertHash][]*x509.Certificate // by issuer
-	known       []*x509.Certificate                  // all responder certificates
+	responders  map[responderKey][]*x509.Certificate
+	known       []*x509.Certificate // all responder certificates
 	tsaCerts    []*x509.Certificate
 	generation  string
 	problems    []error // about instances that are not there
@@ -177,7 +177,7 @@ func (c *content) add(p *part, prev *content) error {
 // compose makes a View of what is visible at now.
 func compose(own *instance, federated []*instance, now time.Time) *View {
 	v := &View{own: own, instances: []*instance{own}, byName: map[string]*instance{},
-		authorities: map[string][]*pki.Authority{}, responders: map[pki.CertHash][]*x509.Certificate{}}
+		authorities: map[string][]*pki.Authority{}, responders: map[responderKey][]*x509.Certificate{}}
 	for _, f := range federated {
 		if f.expired(now) || f.name == own.name {
 			continue
@@ -195,7 +195,7 @@ func compose(own *instance, federated []*instance, now time.Time) *View {
 		for _, a := range i.shared.authorities {
 			key := string(a.Cert.RawSubject)
 			v.authorities[key] = append(v.authorities[key], a)
-			issuer := pki.HashOf(a.Cert)
+			issuer := responderKey{i.name, pki.HashOf(a.Cert)}
 			for _, r := range a.Responders {
 				if r.Cert != nil {
 					v.responders[issuer] = appendCertificate(v.responders[issuer], r.Cert)
@@ -310,17 +310,23 @@ func (v *View) ServerByCert(h pki.CertHash) (*Server, bool) {
 	return nil, false
 }
 
-// ServerByCertificate finds the server that c is registered for.
+// ServerByCertificate finds the server that c is registered for. Should several
+// instances register it, the own one counts, else the first by name.
 func (v *View) ServerByCertificate(c *x509.Certificate) (*Server, bool) {
-	if s, ok := v.ServerByCert(pki.HashOf(c)); ok {
-		return s, true
-	}
 	for _, i := range v.instances {
-		if len(i.shared.bySHA1) > 0 {
-			if s := i.shared.bySHA1[sha1.Sum(c.Raw)]; s != nil {
-				return s, true
-			}
+		if s := i.shared.server(c); s != nil {
+			return s, true
 		}
+	}
+	return nil, false
+}
+
+// ServerIn finds the server of an instance that c is registered for, whatever
+// other instances say of c.
+func (v *View) ServerIn(instance string, c *x509.Certificate) (*Server, bool) {
+	if x := v.index(instance); x != nil {
+		s := x.server(c)
+		return s, s != nil
 	}
 	return nil, false
 }
@@ -357,9 +363,15 @@ func (v *View) OCSPPolicy() ocsp.Policy {
 }
 
 // OCSPResponders returns the certificates that may sign OCSP responses about
-// certificates of issuer.
-func (v *View) OCSPResponders(issuer *x509.Certificate) ocsp.Responders {
-	return ocsp.Responders{Authorised: v.responders[pki.HashOf(issuer)], Known: v.known}
+// certificates of issuer that members and servers of an instance have: those
+// that this instance lists for it, whatever others list.
+func (v *View) OCSPResponders(instance string, issuer *x509.Certificate) ocsp.Responders {
+	return ocsp.Responders{Authorised: v.responders[responderKey{instance, pki.HashOf(issuer)}], Known: v.known}
+}
+
+type responderKey struct {
+	instance string
+	issuer   pki.CertHash
 }
 
 // OCSPFetchInterval returns how often OCSP responses are renewed.
@@ -512,6 +524,14 @@ func (x *index) client(c id.Client) *client {
 		return &x.clients[i]
 	}
 	return nil
+}
+
+// server returns the server that a certificate is registered for, or nil.
+func (x *index) server(c *x509.Certificate) *Server {
+	if s := x.bySHA256[pki.HashOf(c)]; s != nil || len(x.bySHA1) == 0 {
+		return s
+	}
+	return x.bySHA1[sha1.Sum(c.Raw)]
 }
 
 // newIndex prepares the look-ups; p was parsed, so its references hold.
