@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -271,6 +272,11 @@ func providers(view *globalconf.View, req *message.Request) ([]*globalconf.Serve
 			resting.ID.LogString(), resting.MaintenanceMessage)
 	case resting != nil:
 		return nil, fault.New(fault.MaintenanceMode, "Security server %q is in maintenance mode", resting.ID.LogString())
+	}
+	if instance := req.Service.Owner().Instance(); !slices.Contains(view.Instances(), instance) {
+		return nil, fault.New(fault.UnknownMember,
+			"Could not find addresses for service provider %q: there is no configuration of instance %q; the registry must trust its anchor, and this security server allow the federation",
+			req.Service.LogString(), instance)
 	}
 	return nil, fault.New(fault.UnknownMember, "Could not find addresses for service provider %q", req.Service.LogString())
 }

@@ -5,6 +5,7 @@ package gateway
 import (
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -46,6 +47,9 @@ func tunnelFault(req *message.Request, err error) error {
 	case errors.Is(err, tunnel.ErrPeer):
 		return fault.Wrap(fault.SSLAuthenticationFailed, err,
 			"The security server of %s is not authenticated: %s", service, peerCause(err))
+	case isAlert(err):
+		return fault.Wrap(fault.SSLAuthenticationFailed, err,
+			"The security server of %s refuses our authentication certificate: it does not know it as registered, or does not trust our instance", service)
 	case errors.Is(err, tunnel.ErrConnect):
 		return fault.Wrap(fault.NetworkError, err, "No security server of %s could be reached", service)
 	case errors.As(err, &status):
@@ -70,6 +74,13 @@ func peerCause(err error) string {
 		}
 	}
 	return strings.Join(causes, "; ")
+}
+
+// isAlert tells whether the peer ended TLS with an alert, which it does when it
+// refuses our certificate.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // signatureCode chooses the code for a message whose signature does not hold
