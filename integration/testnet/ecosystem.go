@@ -23,7 +23,7 @@ var clients = map[string][]string{
 // ecosystem declares the members, servers and trust services of a network.
 func (n *Network) ecosystem(addr string, settings registry.Settings) *registry.Ecosystem {
 	settings.Address = &addr
-	hour, second, provider := 3600, 1, ClientID(Population)
+	hour, second, provider := 3600, 1, n.ClientID(Population)
 	if settings.TimestampingInterval == nil {
 		settings.TimestampingInterval = &second
 	}
@@ -34,7 +34,7 @@ func (n *Network) ecosystem(addr string, settings registry.Settings) *registry.E
 		settings.ConfigurationValidity = &hour // nothing is published but on change
 	}
 	e := &registry.Ecosystem{
-		Instance:      Instance,
+		Instance:      n.fix.instance,
 		Settings:      &settings,
 		MemberClasses: []registry.ClassDecl{{Code: "GOV", Description: "Government"}, {Code: "COM", Description: "Companies"}},
 		CertificationServices: []registry.CADecl{{
@@ -47,7 +47,7 @@ func (n *Network) ecosystem(addr string, settings registry.Settings) *registry.E
 	all := slices.Concat(clients[Server1], clients[Server2], clients[Server3], []string{Homeless})
 	members := map[string]*registry.MemberDecl{}
 	for _, s := range all {
-		c := ClientID(s)
+		c := n.ClientID(s)
 		key := c.Member().String()
 		if members[key] == nil {
 			members[key] = &registry.MemberDecl{Class: c.Member().Class(), Code: c.Member().Code(), Name: "Member " + c.Member().Code()}
@@ -58,13 +58,13 @@ func (n *Network) ecosystem(addr string, settings registry.Settings) *registry.E
 		e.Members = append(e.Members, *m)
 	}
 	for i, server := range []string{Server1, Server2, Server3, Server4} {
-		d := registry.ServerDecl{ID: ServerID(server), Address: n.ip(11 + i)}
+		d := registry.ServerDecl{ID: n.ServerID(server), Address: n.ip(11 + i)}
 		if server == Server3 || server == Server4 {
 			d.Address = n.ip(15)
 		}
 		for _, c := range clients[server] {
 			if c != Pending {
-				d.Clients = append(d.Clients, ClientID(c))
+				d.Clients = append(d.Clients, n.ClientID(c))
 			}
 		}
 		switch server {
@@ -92,7 +92,7 @@ func (n *Network) Identity(name string) *Identity {
 	n.tb.Helper()
 	i, err := n.fix.peer(name, func() (*Identity, error) {
 		usage, kind, _ := strings.Cut(name, "-")
-		server, member := ServerID(Server3), ClientID(Evil).Member()
+		server, member := n.ServerID(Server3), n.ClientID(Evil).Member()
 		ago, validity := time.Duration(0), time.Duration(0)
 		use := pki.Authentication
 		if usage == "sign" {
@@ -102,9 +102,9 @@ func (n *Network) Identity(name string) *Identity {
 		case "expired":
 			ago, validity = age-24*time.Hour, 365*24*time.Hour
 		case "other":
-			server = ServerID(Server4)
+			server = n.ServerID(Server4)
 		case "guest":
-			member = ClientID(Guest).Member()
+			member = n.ClientID(Guest).Member()
 		}
 		i, err := n.fix.issue(server, member, use, ago, validity)
 		if err == nil && kind == "revoked" {
@@ -126,18 +126,18 @@ func (n *Network) serverConf(name string) []serverconf.ClientEntry {
 	if name == "A" {
 		cert := serverconf.Certificate{Certificate: n.fix.client.Cert}
 		return []serverconf.ClientEntry{
-			{ID: ClientID(Portal), Status: serverconf.Registered, Connection: serverconf.HTTP},
-			{ID: ClientID(Stranger), Status: serverconf.Registered, Connection: serverconf.HTTP},
-			{ID: ClientID(Pinned), Status: serverconf.Registered, Connection: serverconf.HTTPS, Certificates: []serverconf.Certificate{cert}},
-			{ID: ClientID(NoAuth), Status: serverconf.Registered, Connection: serverconf.HTTPSNoAuth},
-			{ID: ClientID(Pending), Status: serverconf.Saved, Connection: serverconf.HTTP},
+			{ID: n.ClientID(Portal), Status: serverconf.Registered, Connection: serverconf.HTTP},
+			{ID: n.ClientID(Stranger), Status: serverconf.Registered, Connection: serverconf.HTTP},
+			{ID: n.ClientID(Pinned), Status: serverconf.Registered, Connection: serverconf.HTTPS, Certificates: []serverconf.Certificate{cert}},
+			{ID: n.ClientID(NoAuth), Status: serverconf.Registered, Connection: serverconf.HTTPSNoAuth},
+			{ID: n.ClientID(Pending), Status: serverconf.Saved, Connection: serverconf.HTTP},
 		}
 	}
 	plain, secure := "http://"+n.ip(14)+":8000", "https://"+n.ip(14)+":8443"
 	notice := "closed for the winter"
 	no := false
 	population := serverconf.ClientEntry{
-		ID: ClientID(Population), Status: serverconf.Registered, Connection: serverconf.HTTP,
+		ID: n.ClientID(Population), Status: serverconf.Registered, Connection: serverconf.HTTP,
 		Certificates: []serverconf.Certificate{{Certificate: n.fix.service.Cert}},
 		Services: []serverconf.ServiceEntry{
 			{Code: "persons", Type: serverconf.REST, URL: plain + "/persons"},
@@ -155,18 +155,18 @@ func (n *Network) serverConf(name string) []serverconf.ClientEntry {
 			continue
 		}
 		for _, c := range []string{Portal, Pinned, NoAuth, Evil, Guest} {
-			population.Access = append(population.Access, serverconf.AccessEntry{Service: s.Code, Client: ClientID(c)})
+			population.Access = append(population.Access, serverconf.AccessEntry{Service: s.Code, Client: n.ClientID(c)})
 		}
 	}
 	population.Access = append(population.Access,
-		serverconf.AccessEntry{Service: "limited", Client: ClientID(Portal), Method: "GET", Path: "/public/*"})
+		serverconf.AccessEntry{Service: "limited", Client: n.ClientID(Portal), Method: "GET", Path: "/public/*"})
 	census := serverconf.ClientEntry{
-		ID: ClientID(Census), Status: serverconf.Registered, Connection: serverconf.HTTP,
+		ID: n.ClientID(Census), Status: serverconf.Registered, Connection: serverconf.HTTP,
 		Services: []serverconf.ServiceEntry{
 			{Code: "secure", Type: serverconf.REST, URL: secure},
 			{Code: "lax", Type: serverconf.REST, URL: secure, VerifyTLS: &no},
 		},
-		Access: []serverconf.AccessEntry{{Service: "secure", Client: ClientID(Portal)}, {Service: "lax", Client: ClientID(Portal)}},
+		Access: []serverconf.AccessEntry{{Service: "secure", Client: n.ClientID(Portal)}, {Service: "lax", Client: n.ClientID(Portal)}},
 	}
 	return []serverconf.ClientEntry{population, census}
 }

@@ -34,8 +34,9 @@ import (
 
 const profileName = "FiVRK"
 
-// fixture is what all networks of a test binary share.
+// fixture is what all networks of one instance share in a test binary.
 type fixture struct {
+	instance string
 	dir      string
 	ca       *ca.CA
 	caClock  atomic.Int64
@@ -51,27 +52,28 @@ type fixture struct {
 }
 
 var (
-	prepareOnce sync.Once
-	theFixture  *fixture
-	prepareErr  error
+	preparing sync.Mutex
+	fixtures  = map[string]*fixture{} // by instance
 )
 
-func prepared() (*fixture, error) {
-	prepareOnce.Do(func() { theFixture, prepareErr = prepare() })
-	return theFixture, prepareErr
+func prepared(instance string) (*fixture, error) {
+	preparing.Lock()
+	defer preparing.Unlock()
+	if f := fixtures[instance]; f != nil {
+		return f, nil
+	}
+	f, err := prepare(instance)
+	if err == nil {
+		fixtures[instance] = f
+	}
+	return f, err
 }
 
 // Main runs the tests and removes what they shared.
 func Main(m *testing.M) int {
 	code := m.Run()
-	if theFixture != nil {
-		if theFixture.ca != nil {
-			if err := theFixture.ca.Close(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				code = 1
-			}
-		}
-		if err := os.RemoveAll(theFixture.dir); err != nil {
+	for _, f := range fixtures {
+		if err := errors.Join(f.ca.Close(), os.RemoveAll(f.dir)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -96,20 +98,20 @@ func (i *Identity) Hash() pki.CertHash { return pki.HashOf(i.Cert) }
 // age is how old the authority is, so that certificates can have expired.
 const age = 3 * 365 * 24 * time.Hour
 
-func prepare() (f *fixture, err error) {
-	f = &fixture{gateways: map[string]string{}, issued: map[string][]*Identity{}, peers: map[string]*Identity{}}
+func prepare(instance string) (f *fixture, err error) {
+	f = &fixture{instance: instance, gateways: map[string]string{}, issued: map[string][]*Identity{}, peers: map[string]*Identity{}}
 	if f.dir, err = os.MkdirTemp("", "kontor-testnet-"); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(f.dir, "trust")
-	if err := writeAuthority(dir, age); err != nil {
+	if err := writeAuthority(dir, instance, age); err != nil {
 		return nil, err
 	}
 	if f.ca, err = ca.Open(dir, []byte(pin), ca.Config{Now: func() time.Time { return time.Now().Add(time.Duration(f.caClock.Load())) }}); err != nil {
 		return nil, err
 	}
 	for name, server := range map[string]string{"A": Server1, "B": Server2} {
-		if err := f.prepareGateway(name, ServerID(server)); err != nil {
+		if err := f.prepareGateway(name, ServerID(in(instance, server))); err != nil {
 			return nil, err
 		}
 	}
@@ -118,7 +120,7 @@ func prepare() (f *fixture, err error) {
 		return nil, err
 	}
 	err = registry.Create(f.registry, []byte(pin), registry.CreateConfig{
-		Instance: Instance, Address: "127.0.0.1:1", Algorithm: pki.P256, By: registry.Author{Who: "testnet"}})
+		Instance: instance, Address: "127.0.0.1:1", Algorithm: pki.P256, By: registry.Author{Who: "testnet"}})
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (n *Network) newGateway(name, server, ip, prepared string, change func(stri
 	}
 	g := &Gateway{n: n, Name: name, ip: ip}
 	c := &g.Cfg
-	c.Server, c.DataDir, c.PINFile = ServerID(server), dir, filepath.Join(dir, "pin")
+	c.Server, c.DataDir, c.PINFile = n.ServerID(server), dir, filepath.Join(dir, "pin")
 	c.Anchor, c.Address = n.anchorFile(), ip
 	c.Listen.Consumer, c.Listen.ConsumerTLS = ip+":8080", ip+":8443"
 	c.Listen.Peer, c.Listen.OCSP = ip+":5500", ip+":5577"

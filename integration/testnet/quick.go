@@ -156,7 +156,7 @@ func writeToken(dir string, keys ...tokenKey) error {
 }
 
 // writeAuthority writes a certification authority of the given age.
-func writeAuthority(dir string, age time.Duration) error {
+func writeAuthority(dir, instance string, age time.Duration) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func writeAuthority(dir string, age time.Duration) error {
 			return err
 		}
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{Organization: []string{Instance}, CommonName: c.name},
+			SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{Organization: []string{instance}, CommonName: c.name},
 			NotBefore: begin, NotAfter: begin.AddDate(20, 0, 0), KeyUsage: c.usage, ExtraExtensions: c.extra,
 			BasicConstraintsValid: true, IsCA: root == nil,
 		}

@@ -245,7 +245,7 @@ func (n *Network) Apply(changes ...registry.Change) {
 // know.
 func (n *Network) Settings(s registry.Settings) {
 	n.tb.Helper()
-	changes, err := registry.Plan(n.registry.State(), &registry.Ecosystem{Instance: Instance, Settings: &s})
+	changes, err := registry.Plan(n.registry.State(), &registry.Ecosystem{Instance: n.fix.instance, Settings: &s})
 	if err != nil {
 		n.tb.Fatal(err)
 	}

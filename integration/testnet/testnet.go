@@ -12,12 +12,15 @@
 package testnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,6 +86,9 @@ type Network struct {
 
 // Options change a network before it starts.
 type Options struct {
+	// Instance is another instance than [Instance], with authorities and names
+	// of its own: see [Network.Name].
+	Instance string
 	// Gateway changes the configuration of a gateway, "A" or "B".
 	Gateway func(name string, cfg *config.Gateway)
 	// Settings are parameters of the instance.
@@ -95,7 +101,7 @@ type Options struct {
 // gateways are checked for contradictions.
 func Start(tb testing.TB, o Options) *Network {
 	tb.Helper()
-	fix, err := prepared()
+	fix, err := prepared(cmp.Or(o.Instance, Instance))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -116,6 +122,30 @@ func Start(tb testing.TB, o Options) *Network {
 	n.A.start(!o.Offline)
 	n.B.start(!o.Offline)
 	return n
+}
+
+// Name returns the name that one of [Instance] has in this network.
+func (n *Network) Name(s string) string { return in(n.fix.instance, s) }
+
+func in(instance, s string) string { return instance + strings.TrimPrefix(s, Instance) }
+
+// ClientID is [ClientID] of [Network.Name].
+func (n *Network) ClientID(s string) id.Client { return ClientID(n.Name(s)) }
+
+// ServerID is [ServerID] of [Network.Name].
+func (n *Network) ServerID(s string) id.SecurityServer { return ServerID(n.Name(s)) }
+
+// Registry is the registry itself. What it publishes is known to the gateways
+// after [Network.Publish].
+func (n *Network) Registry() *registry.Registry { return n.registry.Registry }
+
+// Serve runs a web server at an address of the network until the test ends;
+// host is 100 to 199.
+func (n *Network) Serve(host int, h http.Handler) (address string) {
+	n.tb.Helper()
+	address = n.ip(host) + ":8080"
+	serve(n.tb, address, h, nil)
+	return address
 }
 
 // ip returns an address of the network.
