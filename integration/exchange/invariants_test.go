@@ -139,6 +139,9 @@ func TestOneViewPerExchange(t *testing.T) {
 	n := testnet.Start(t, testnet.Options{})
 	server1, portal := testnet.ServerID(testnet.Server1), testnet.ClientID(testnet.Portal)
 	server2 := testnet.ServerID(testnet.Server2)
+	authority := n.State().CAs()[0]
+	limited := authority
+	limited.AuthenticationOnly = true
 	for _, tt := range []struct {
 		name         string
 		change, back []registry.Change
@@ -148,6 +151,8 @@ func TestOneViewPerExchange(t *testing.T) {
 			[]registry.Change{&registry.RegisterClient{Server: server1, Client: portal}}, "server.serverproxy.service_failed.ssl_authentication_failed"},
 		{"provider leaves", []registry.Change{&registry.SetMaintenance{Server: server2, On: true}},
 			[]registry.Change{&registry.SetMaintenance{Server: server2}}, "server.clientproxy.maintenance_mode"},
+		{"authority may no longer certify signing keys", []registry.Change{&registry.SetCA{CA: limited}},
+			[]registry.Change{&registry.SetCA{CA: authority}}, "server.clientproxy.cannot_create_signature.key_not_found"},
 		{"certificates go", []registry.Change{&registry.UnregisterCertificate{Server: server1, Certificate: registry.Hash(n.Certificate(n.A).Hash())}},
 			[]registry.Change{&registry.RegisterCertificate{Server: server1, Certificate: n.Certificate(n.A).Cert.Raw}}, "server.clientproxy.ssl_authentication_failed"},
 	} {

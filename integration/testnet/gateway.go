@@ -153,16 +153,6 @@ func (g *Gateway) Restart(change func(*config.Gateway)) {
 	g.start(true)
 }
 
-// RestartBroken is Restart for a gateway that cannot become ready.
-func (g *Gateway) RestartBroken(between func()) {
-	g.n.tb.Helper()
-	g.Stop()
-	if between != nil {
-		between()
-	}
-	g.start(false)
-}
-
 func (g *Gateway) running() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -41,24 +41,15 @@ func serve(tb testing.TB, addr string, h http.Handler, conf *tls.Config) *http.S
 type Switch struct {
 	up http.Handler
 
-	mu    sync.Mutex
-	now   http.Handler
-	calls int
+	mu  sync.Mutex
+	now http.Handler
 }
 
 func (s *Switch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	h := s.now
-	s.calls++
 	s.mu.Unlock()
 	h.ServeHTTP(w, r)
-}
-
-// Calls is how often the service has been asked.
-func (s *Switch) Calls() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls
 }
 
 // Set puts another service in place.
@@ -240,6 +231,9 @@ func (n *Network) Apply(changes ...registry.Change) {
 	}
 	n.Publish()
 }
+
+// State is what the registry holds.
+func (n *Network) State() *registry.State { return n.registry.State() }
 
 // Settings changes parameters of the instance and waits until both gateways
 // know.

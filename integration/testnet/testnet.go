@@ -197,9 +197,6 @@ func Eventually(tb testing.TB, check func() error) {
 // ClientID parses the identifier of a client.
 func ClientID(s string) id.Client { return must(id.ParseClient(s)) }
 
-// ServiceID parses the identifier of a service.
-func ServiceID(s string) id.Service { return must(id.ParseService(s)) }
-
 // ServerID parses the identifier of a security server.
 func ServerID(s string) id.SecurityServer { return must(id.ParseSecurityServer(s)) }
 
