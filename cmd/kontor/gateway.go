@@ -120,5 +120,5 @@ again.`,
 		},
 	})
 	return group("gateway", "Security server: carries the messages of an organisation",
-		initialise, importCerts, run, group("config", "The configuration file", check))
+		initialise, importCerts, run, newGatewayStatus(), newGatewayPIN(), newGatewayAPIKey(), group("config", "The configuration file", check))
 }

@@ -3,29 +3,25 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"kontor/cmd/roles"
-	"kontor/config"
 	"kontor/gateway/admin"
 )
 
 func newLog() *cobra.Command {
-	var file string
+	var gw gatewayFlags
 	var s admin.Selection
 	var from, to string
 	selection := func(c *cobra.Command) *cobra.Command {
 		f := c.Flags()
-		f.StringVar(&file, "config", "/etc/kontor/gateway.yaml", "configuration file of the gateway")
+		gw.flags(c)
 		f.StringVar(&s.MessageID, "id", "", "message id (x-road-id)")
 		f.StringVar(&from, "from", "", "not before: RFC 3339 time, date, or a duration ago such as 2h")
 		f.StringVar(&to, "to", "", "before: RFC 3339 time, date, or a duration ago")
@@ -59,7 +55,7 @@ func newLog() *cobra.Command {
 			if err := times(); err != nil {
 				return err
 			}
-			api, err := gatewayAPI(file)
+			api, err := gw.client()
 			if err != nil {
 				return err
 			}
@@ -86,7 +82,7 @@ func newLog() *cobra.Command {
 			if err := times(); err != nil {
 				return err
 			}
-			api, err := gatewayAPI(file)
+			api, err := gw.client()
 			if err != nil {
 				return err
 			}
@@ -103,36 +99,6 @@ func newLog() *cobra.Command {
 	export.Flags().StringVar(&out, "out", "messagelog.zip", "file to write; - is standard output")
 	export.Flags().BoolVar(&force, "force", false, "obtain missing time-stamps first")
 	return group("log", "The message log of a gateway", find, export)
-}
-
-// gatewayAPI returns a client for the API of the gateway with that
-// configuration, on this machine.
-func gatewayAPI(file string) (*admin.Client, error) {
-	cfg, err := config.LoadGateway(file)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Listen.Admin == "" {
-		return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the gateway", file)
-	}
-	key, err := roles.Secret(roles.AdminKeyFile(cfg), "administration key")
-	if err != nil {
-		return nil, err
-	}
-	certFile, _ := roles.InternalTLSFiles(cfg)
-	der, err := roles.ReadDER(certFile, "CERTIFICATE")
-	if err != nil {
-		return nil, err
-	}
-	pin, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	addr := cfg.Listen.Admin
-	if strings.HasPrefix(addr, ":") {
-		addr = "localhost" + addr
-	}
-	return admin.NewClient("https://"+addr, string(key), pin), nil
 }
 
 // parseTime reads a time, a date or a duration before now.

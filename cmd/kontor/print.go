@@ -35,3 +35,23 @@ func printList[T any](w io.Writer, output string, rows []T, head []string, cells
 	}
 	return usageError{fmt.Errorf("unknown output %q; use table or json", output)}
 }
+
+// printOne prints one thing as lines of name and value, without the empty ones,
+// or as JSON.
+func printOne[T any](w io.Writer, output string, v T, lines func(T) [][2]string) error {
+	switch output {
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "table":
+		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+		for _, l := range lines(v) {
+			if l[1] != "" {
+				fmt.Fprintf(t, "%s\t%s\n", l[0], l[1])
+			}
+		}
+		return t.Flush()
+	}
+	return usageError{fmt.Errorf("unknown output %q; use table or json", output)}
+}

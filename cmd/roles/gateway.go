@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
@@ -58,6 +59,14 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, err
 	}
+	release, err := holdGateway(cfg)
+	if errors.Is(err, ErrRunning) {
+		return nil, fmt.Errorf("%w; use kontor key generate and kontor cert request", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	token, err := pki.CreateToken(tokenDir(cfg), pin)
 	if err != nil {
 		return nil, err
@@ -94,7 +103,7 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 	if _, err := serverconf.Create(serverconf.Config{Path: cfg.ServerConf()}, &serverconf.Model{}); err != nil {
 		return nil, err
 	}
-	key, err := guard.CreateKeys(adminTokens(cfg), "local", admin.RoleOperator, admin.RoleAuditor)
+	key, err := guard.CreateKeys(adminTokens(cfg), "local", admin.RoleSystemAdministrator)
 	if err != nil {
 		return nil, err
 	}
@@ -104,11 +113,15 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 // ImportCertificates gives certificates to their keys, which it returns in the
 // same order, and activates them. It stops at the first that is refused.
 func ImportCertificates(cfg *config.Gateway, certs ...*x509.Certificate) ([]*pki.Key, error) {
-	pin, err := Secret(cfg.PINFile, "pin_file")
+	release, err := holdGateway(cfg)
+	if errors.Is(err, ErrRunning) {
+		return nil, fmt.Errorf("%w; use kontor cert import", err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	token, err := pki.OpenToken(tokenDir(cfg), pin)
+	defer release()
+	token, err := openToken(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +139,6 @@ func ImportCertificates(cfg *config.Gateway, certs ...*x509.Certificate) ([]*pki
 	}
 	return keys, nil
 }
-
-// Hashes of the API keys, and the key of commands on this machine.
-func adminTokens(cfg *config.Gateway) string  { return filepath.Join(cfg.DataDir, "admin-keys.json") }
-func AdminKeyFile(cfg *config.Gateway) string { return filepath.Join(cfg.DataDir, "admin.key") }
 
 // The internal TLS certificate is what information systems and administrators
 // see; they pin it.
@@ -181,11 +190,15 @@ func newInternalTLS(cfg *config.Gateway) error {
 // RunGateway runs a security server until ctx is done.
 func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	log, now := o.withDefaults()
-	pin, err := Secret(cfg.PINFile, "pin_file")
+	release, err := holdGateway(cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; run kontor gateway init first", err)
+	}
 	if err != nil {
 		return err
 	}
-	token, err := pki.OpenToken(tokenDir(cfg), pin)
+	defer release()
+	token, err := openToken(cfg)
 	if errors.Is(err, pki.ErrNoToken) {
 		return fmt.Errorf("%w; run kontor gateway init first", err)
 	}
@@ -197,11 +210,6 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		return fmt.Errorf("internal TLS certificate: %w", err)
 	}
 	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: []*x509.Certificate{internal.Leaf}, Now: now})
-	if err != nil {
-		return err
-	}
-
-	tokens, err := guard.LoadKeys(adminTokens(cfg), admin.RoleOperator, admin.RoleAuditor)
 	if err != nil {
 		return err
 	}
@@ -281,6 +289,12 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	if err != nil {
 		return err
 	}
+	administration, err := newAdmin(cfg, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats,
+		Log: messages, Logger: log.Named("admin"), Now: now})
+	if err != nil {
+		return err
+	}
+	defer administration.Audit.Close()
 	metrics.MustRegister(measures, syncs)
 	registerState(metrics, messages, global, keys)
 
@@ -292,6 +306,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	tasks.Go(func() error { return messages.Run(background) })
 	tasks.Go(func() error { return keys.Run(background) })
 	tasks.Go(func() error { return global.Run(background) })
+	tasks.Go(func() error { return administration.Run(background) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -308,7 +323,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}, ClientAuth: tls.RequestClientCert}},
 			{key: "listen.peer", addr: cfg.Listen.Peer, handler: http.HandlerFunc(gw.ServeServer), tls: tunnel.ServerTLS(identity, global.View)},
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
-			{key: "listen.admin", addr: cfg.Listen.Admin, handler: admin.Handler(admin.Config{Log: messages, Keys: keys.Status, Tokens: tokens, Logger: log.Named("admin")}),
+			{key: "listen.admin", addr: cfg.Listen.Admin, handler: administration,
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages, now))},
 		}, o.Ready)

@@ -5,16 +5,27 @@
 //
 // A caller proves itself with an API key, in X-Road's header form
 // "Authorization: X-Road-ApiKey token=…". Keys are kept as hashes, each with
-// its roles. Every call is written to the audit log: who, what, from where,
-// with which outcome.
+// its roles. Every call that changes something, and every refused one, is
+// written to the audit log: who, what, from where, with which outcome. A change
+// is recorded, durably, before it begins and again when it has ended.
+//
+// What exists has an ETag. A call that changes or deletes it names in If-Match
+// the state that its caller has seen, so that of two operators at work one is
+// told.
 package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -22,273 +33,240 @@ import (
 	"go.uber.org/zap"
 
 	"kontor/gateway/msglog"
+	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
+	"kontor/pki"
+	"kontor/registry/globalconf"
 	"kontor/registry/guard"
 	"kontor/registry/id"
 )
+
+// Roles of API keys. Every role but that of the auditor may read everything
+// except the message log and the API keys.
+const (
+	RoleSecurityOfficer      = "security-officer"      // keys, certificates, the token's PIN
+	RoleRegistrationOfficer  = "registration-officer"  // clients
+	RoleServiceAdministrator = "service-administrator" // how clients connect, their groups, services and access rights
+	RoleSystemAdministrator  = "system-administrator"  // everything, API keys among it
+	RoleAuditor              = "auditor"               // the message log
+	RoleObserver             = "observer"              // reads
+)
+
+// Roles returns all roles.
+func Roles() []string {
+	return []string{RoleSecurityOfficer, RoleRegistrationOfficer, RoleServiceAdministrator, RoleSystemAdministrator, RoleAuditor, RoleObserver}
+}
+
+func readers() []string {
+	return []string{RoleObserver, RoleSecurityOfficer, RoleRegistrationOfficer, RoleServiceAdministrator}
+}
 
 // MessageLog is what the API needs of the message log.
 type MessageLog interface {
 	Find(context.Context, msglog.Query) iter.Seq2[*msglog.Entry, error]
 	ExportZip(ctx context.Context, w io.Writer, q msglog.Query, force bool) (int, error)
+	Stats() msglog.Stats
 }
 
-// Roles of API keys.
+// Signer is what the API needs of the signer: the usability of every
+// certificate, and good OCSP responses for active ones.
+type Signer interface {
+	Status() []signer.KeyStatus
+	Refresh(context.Context) error
+	OCSP(hash string) ([]byte, bool)
+}
+
+// Config holds what the API administers. All fields without a stated default
+// are mandatory.
+type Config struct {
+	Server id.SecurityServer
+	Token  *pki.Token // that of the running gateway
+	Signer Signer
+	Conf   *serverconf.Store
+	View   func() *globalconf.View // may return nil
+	// GlobalConf tells how the download of the global configuration fares.
+	GlobalConf func() globalconf.Stats
+	Log        MessageLog
+	// ChangePIN changes the PIN of the token, durably, also where the gateway
+	// reads it at its next start. A wrong old PIN is pki.ErrWrongPIN.
+	ChangePIN func(old, new []byte) error
+	APIKeys   *guard.Keys // with Roles
+	Audit     *guard.Audit
+	Logger    *zap.Logger      // nil: silence
+	Now       func() time.Time // nil: time.Now
+}
+
+// API is the administration API. It is safe for concurrent use.
+type API struct {
+	Config
+	huma    huma.API
+	handler http.Handler
+	strange *budget // of audit records for callers without a key
+	nudge   chan struct{}
+
+	mu sync.Mutex // held while keys and certificates are checked and then changed
+}
+
 const (
-	RoleOperator = "operator" // keys, clients, services, and all that an auditor may
-	RoleAuditor  = "auditor"  // the message log
+	prefix  = "/api/v1"
+	maxBody = 1 << 20
 )
 
-var errRole = errors.New("role missing")
-
-// Config holds what the API administers.
-type Config struct {
-	Log    MessageLog
-	Keys   func() []signer.KeyStatus
-	Tokens *guard.Keys // with RoleOperator and RoleAuditor
-	Logger *zap.Logger // also the audit log; nil: silence
-}
-
-// Handler returns the API.
-func Handler(cfg Config) http.Handler {
+// New returns the API.
+func New(cfg Config) (*API, error) {
+	if cfg.Server.IsZero() || cfg.Token == nil || cfg.Signer == nil || cfg.Conf == nil || cfg.View == nil || cfg.GlobalConf == nil ||
+		cfg.Log == nil || cfg.ChangePIN == nil || cfg.APIKeys == nil || cfg.Audit == nil {
+		return nil, errors.New("gateway administration: incomplete configuration")
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &API{Config: cfg, strange: newBudget(cfg.Now), nudge: make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	hc := huma.DefaultConfig("Kontor gateway administration", "1")
+	hc.Info.Description = "Keys, certificates, clients, services, access rights and the message log of a security server. " +
+		"Identifiers in paths have their parts separated by colons: DEV:GOV:1234:portal."
 	hc.DocsPath = "" // its page would load scripts from elsewhere
-	hc.Transformers = append(hc.Transformers, guard.Problems)
+	hc.SchemasPath = ""
+	hc.CreateHooks = nil // no links to schemas in answers
 	hc.RejectUnknownQueryParameters = true
+	hc.Transformers = append(hc.Transformers, a.explain)
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"apiKey": {Type: "apiKey", In: "header", Name: "Authorization", Description: "X-Road-ApiKey token=…"},
 	}
-	api := humago.New(mux, hc)
-	s := &server{cfg}
-	api.UseMiddleware(s.authenticate(api))
-	secured := func(op huma.Operation, roles ...string) huma.Operation {
-		op.Security = []map[string][]string{{"apiKey": {}}}
-		op.Metadata = map[string]any{"roles": roles}
-		return op
-	}
-	huma.Register(api, secured(huma.Operation{
-		OperationID: "find-records", Method: http.MethodGet, Path: "/api/v1/messagelog", Summary: "Find records of the message log",
-	}, RoleAuditor, RoleOperator), s.find)
-	huma.Register(api, secured(huma.Operation{
-		OperationID: "export-records", Method: http.MethodGet, Path: "/api/v1/messagelog/export", Summary: "Export records as a zip of ASiC-E containers",
-		Description: "Without time-stamp a record is refused with 409; force=true obtains one first.",
-	}, RoleAuditor, RoleOperator), s.export)
-	huma.Register(api, secured(huma.Operation{
-		OperationID: "list-keys", Method: http.MethodGet, Path: "/api/v1/keys", Summary: "List keys and certificates and whether they can be used",
-	}, RoleOperator), s.keys)
-	return http.MaxBytesHandler(mux, 1<<20)
+	a.huma = humago.New(mux, hc)
+	a.huma.UseMiddleware(a.guard)
+	a.registerStatus()
+	a.registerKeys()
+	a.registerCertificates()
+	a.registerClients()
+	a.registerGroups()
+	a.registerServices()
+	a.registerAccess()
+	a.registerMessageLog()
+	a.registerAPIKeys()
+	a.handler = guard.NewRate(cfg.Now).Limit(guard.Routed(mux))
+	return a, nil
 }
 
-type server struct{ cfg Config }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
 
-// authenticate refuses callers without a key of one of the operation's roles,
-// and writes the audit log.
-func (s *server) authenticate(api huma.API) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		who, err := s.cfg.Tokens.Authenticate(ctx.Header("Authorization"))
-		status, text := http.StatusUnauthorized, "give a valid API key: Authorization: X-Road-ApiKey token=…"
-		if err == nil {
-			roles, _ := ctx.Operation().Metadata["roles"].([]string)
-			if !who.HasOneOf(roles) {
-				status, text, err = http.StatusForbidden, "the API key has none of the roles that this operation needs", errRole
-			}
-		}
-		if err != nil {
-			s.audit(ctx, who.Name, status)
-			_ = huma.WriteErr(api, ctx, status, text) // the caller may have gone
-			return
-		}
-		next(ctx)
-		s.audit(ctx, who.Name, ctx.Status())
-	}
+// OpenAPI describes the API.
+func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
+
+// operation is what the API can do for whom. The system administrator may
+// do everything.
+type operation struct {
+	id, method, path     string
+	summary, description string
+	roles                []string
+	status               int  // of success; 0: huma's default
+	secret               bool // its body must not be written anywhere
 }
 
-func (s *server) audit(ctx huma.Context, who string, status int) {
-	u := ctx.URL()
-	s.cfg.Logger.Info("audit", zap.String("who", who), zap.String("from", ctx.RemoteAddr()),
-		zap.String("operation", ctx.Operation().OperationID), zap.String("query", u.RawQuery), zap.Int("status", status))
+func register[I, O any](a *API, op operation, handler func(context.Context, *I) (*O, error)) {
+	roles := append(slices.Clone(op.roles), RoleSystemAdministrator)
+	schema := a.huma.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")
+	description := op.description
+	if description != "" {
+		description += " "
+	}
+	huma.Register(a.huma, huma.Operation{
+		OperationID: op.id, Method: op.method, Path: prefix + op.path, Summary: op.summary,
+		Description:   description + "Roles: " + strings.Join(roles, ", ") + ".",
+		DefaultStatus: op.status, MaxBodyBytes: maxBody,
+		Security: []map[string][]string{{"apiKey": {}}},
+		Metadata: map[string]any{"roles": roles, "secret": op.secret},
+		Responses: map[string]*huma.Response{"default": {Description: "Refused or failed: why, and what to do",
+			Content: map[string]*huma.MediaType{"application/problem+json": {Schema: schema}}}},
+	}, handler)
 }
 
-// Selection chooses records; empty fields do not narrow.
-type Selection struct {
-	MessageID string    `query:"message_id" doc:"Message id (x-road-id)"`
-	From      time.Time `query:"from" doc:"Not before this time"`
-	To        time.Time `query:"to" doc:"Before this time"`
-	Client    string    `query:"client" doc:"Client, as instance/class/member/subsystem"`
-	Service   string    `query:"service" doc:"Service, as instance/class/member/subsystem/service"`
-	Side      string    `query:"side" enum:"client,server," doc:"Role of this gateway: client or server proxy"`
-	Direction string    `query:"direction" enum:"request,response,"`
-	After     uint64    `query:"after" doc:"Continue behind this record"`
-	Limit     int       `query:"limit" minimum:"0" maximum:"10000" doc:"At most so many records; 0: 100 for lists, all for exports"`
-	Newest    bool      `query:"newest" doc:"Newest first"`
+// item is an answer with its state.
+type item[T any] struct {
+	ETag string `header:"ETag"`
+	Body T
 }
 
-func (s *Selection) query() (msglog.Query, error) {
-	q := msglog.Query{MessageID: s.MessageID, From: s.From, To: s.To, After: s.After, Limit: s.Limit, Newest: s.Newest}
-	var errs []error
-	if s.Client != "" {
-		var err error
-		q.Client, err = id.ParseClient(s.Client)
-		errs = append(errs, err)
-	}
-	if s.Service != "" {
-		var err error
-		q.Service, err = id.ParseService(s.Service)
-		errs = append(errs, err)
-	}
-	switch s.Side {
-	case "client":
-		q.Side = msglog.Client
-	case "server":
-		q.Side = msglog.Server
-	}
-	switch s.Direction {
-	case "request":
-		q.Direction = msglog.Requests
-	case "response":
-		q.Direction = msglog.Responses
-	}
-	if err := errors.Join(errs...); err != nil {
-		return q, huma.Error422UnprocessableEntity(err.Error())
-	}
-	return q, nil
-}
+func answer[T any](etag string, body T) *item[T] { return &item[T]{etag, body} }
 
-// Record is one row of the message log.
-type Record struct {
-	Seq           uint64    `json:"seq"`
-	Time          time.Time `json:"time"`
-	Side          string    `json:"side"`
-	Direction     string    `json:"direction"`
-	MessageID     string    `json:"message_id"`
-	RequestID     string    `json:"request_id"`
-	Client        string    `json:"client"`
-	Service       string    `json:"service"`
-	ClientServer  string    `json:"client_server,omitempty"`
-	ServiceServer string    `json:"service_server,omitempty"`
-	BodyBytes     int64     `json:"body_bytes"`
-	Stamped       bool      `json:"stamped"`
-}
-
-type recordList struct {
+// list is an answer with many.
+type list[T any] struct {
 	Body struct {
-		Records []Record `json:"records"`
+		Items []T `json:"items"`
 	}
 }
 
-func (s *server) find(ctx context.Context, in *struct{ Selection }) (*recordList, error) {
-	q, err := in.query()
+func answerList[T any](items []T) *list[T] {
+	l := new(list[T])
+	if l.Body.Items = items; items == nil {
+		l.Body.Items = []T{}
+	}
+	return l
+}
+
+type none struct{}
+
+// etag names a state of something: two states that differ have different ones.
+func etag(state any) string {
+	b, err := json.Marshal(state)
 	if err != nil {
-		return nil, err
+		panic(err) // a type of ours that cannot be written
 	}
-	if q.Limit == 0 {
-		q.Limit = 100
-	}
-	out := new(recordList)
-	out.Body.Records = []Record{}
-	for e, err := range s.cfg.Log.Find(ctx, q) {
-		if err != nil {
-			return nil, logError(err)
-		}
-		direction := "request"
-		if e.Response {
-			direction = "response"
-		}
-		out.Body.Records = append(out.Body.Records, Record{
-			Seq: e.Seq, Time: e.Time, Side: e.Side.String(), Direction: direction, MessageID: e.MessageID, RequestID: e.RequestID,
-			Client: e.Client.String(), Service: e.Service.String(), ClientServer: serverText(e.ClientServer),
-			ServiceServer: serverText(e.ServiceServer), BodyBytes: e.BodySize, Stamped: e.Stamped,
-		})
-	}
-	return out, nil
+	sum := sha256.Sum256(b)
+	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }
 
-func serverText(s id.SecurityServer) string {
-	if s.IsZero() {
-		return ""
-	}
-	return s.String()
+// Seen is the state that a caller wants to change.
+type Seen struct {
+	IfMatch string `header:"If-Match" doc:"ETag of the state that you have seen, or * for any"`
 }
 
-func (s *server) export(ctx context.Context, in *struct {
-	Selection
-	Force bool `query:"force" doc:"Obtain missing time-stamps first"`
-}) (*huma.StreamResponse, error) {
-	q, err := in.query()
-	if err != nil {
-		return nil, err
-	}
-	// The first bytes decide: until then an error can still be a status.
-	first := &firstWrite{ready: make(chan struct{})}
-	done := make(chan error, 1)
-	r, w := io.Pipe()
-	first.w = w
-	go func() {
-		n, err := s.cfg.Log.ExportZip(ctx, first, q, in.Force)
-		if err == nil && n == 0 {
-			err = msglog.ErrNotFound
-		}
-		done <- err
-		w.CloseWithError(err)
-	}()
-	select {
-	case <-first.ready:
-	case err := <-done:
-		if err != nil {
-			return nil, logError(err)
-		}
-	}
-	return &huma.StreamResponse{Body: func(hctx huma.Context) {
-		hctx.SetHeader("Content-Type", "application/zip")
-		hctx.SetHeader("Content-Disposition", `attachment; filename="messagelog.zip"`)
-		if _, err := io.Copy(hctx.BodyWriter(), r); err != nil {
-			s.cfg.Logger.Warn("export broke off", zap.Error(err))
-			r.CloseWithError(err)
-			panic(http.ErrAbortHandler) // a cut connection, not a zip that looks whole
-		}
-	}}, nil
-}
-
-// firstWrite tells when something has been written.
-type firstWrite struct {
-	w     io.Writer
-	ready chan struct{}
-	begun bool
-}
-
-func (f *firstWrite) Write(p []byte) (int, error) {
-	if !f.begun {
-		f.begun = true
-		close(f.ready)
-	}
-	return f.w.Write(p)
-}
-
-type keyList struct {
-	Body struct {
-		Keys []signer.KeyStatus `json:"keys"`
-	}
-}
-
-func (s *server) keys(context.Context, *struct{}) (*keyList, error) {
-	out := new(keyList)
-	out.Body.Keys = s.cfg.Keys()
-	return out, nil
-}
-
-// logError turns the log's errors into statuses.
-func logError(err error) error {
+// check refuses a change of another state than the caller has seen.
+func (s Seen) check(current string) error {
 	switch {
-	case errors.Is(err, msglog.ErrNotFound):
-		return huma.Error404NotFound("no such record in the message log")
-	case errors.Is(err, msglog.ErrNotStamped):
-		return huma.Error409Conflict("a record is not time-stamped yet; wait for the next time-stamp or use force", err)
-	case errors.Is(err, msglog.ErrClosed):
-		return huma.Error503ServiceUnavailable("the gateway is stopping")
+	case s.IfMatch == "":
+		return guard.NewProblem(http.StatusPreconditionRequired, "if_match_needed", "the call does not say which state it is to change",
+			"give in If-Match the ETag that a GET answers with, or * for any state")
+	case s.IfMatch == "*":
+		return nil
 	}
-	return huma.Error500InternalServerError("the message log could not be read", err)
+	for tag := range strings.SplitSeq(s.IfMatch, ",") {
+		if strings.TrimSpace(tag) == current {
+			return nil
+		}
+	}
+	return guard.NewProblem(http.StatusPreconditionFailed, guard.CodeChangedMeanwhile, "somebody changed it meanwhile", "look at it again, then repeat the call")
+}
+
+// checkIfGiven lets a caller be silent about the state.
+func (s Seen) checkIfGiven(current string) error {
+	if s.IfMatch == "" {
+		return nil
+	}
+	return s.check(current)
+}
+
+func unknown(format string, args ...any) error {
+	return problem(http.StatusNotFound, guard.CodeUnknown, "list what there is", format, args...)
+}
+
+func invalid(remedy, format string, args ...any) error {
+	return problem(http.StatusUnprocessableEntity, guard.CodeInvalid, remedy, format, args...)
+}
+
+func exists(remedy, format string, args ...any) error {
+	return problem(http.StatusConflict, guard.CodeExists, remedy, format, args...)
+}
+
+func inUse(remedy, format string, args ...any) error {
+	return problem(http.StatusConflict, guard.CodeInUse, remedy, format, args...)
+}
+
+func noView() error {
+	return problem(http.StatusServiceUnavailable, guard.CodeUnavailable, "see kontor gateway status; repeat the call when the registry can be reached",
+		"there is no valid global configuration")
 }
