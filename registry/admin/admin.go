@@ -19,6 +19,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,7 @@ func (o operation) huma(a *API) huma.Operation {
 	problem := a.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[guard.Problem](), true, "Problem")
 	op := huma.Operation{
 		OperationID: o.id, Method: o.method, Path: base + o.path, Summary: o.summary, Description: o.description,
-		DefaultStatus: o.status, MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyTime,
+		DefaultStatus: cmp.Or(o.status, http.StatusOK), MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyTime,
 		Security: []map[string][]string{{"apiKey": {}}},
 		Metadata: map[string]any{"roles": o.roles, "changes": !o.reads && o.method != http.MethodGet},
 		Tags:     []string{strings.SplitN(strings.TrimPrefix(o.path, "/"), "/", 2)[0]},
@@ -266,7 +267,7 @@ func (a *API) repeat(c *call, earlier *made) (*doneAnswer, error) {
 }
 
 func (a *API) done(c *call, done Done, repeated bool) (*doneAnswer, error) {
-	c.record.Outcome, c.record.Status, c.record.Entry = guard.Done, http.StatusOK, done.Entry
+	c.record.Outcome, c.record.Status, c.record.Entry = guard.Done, c.status, done.Entry
 	out := &doneAnswer{ETag: etag(done.Entry), Body: done}
 	if repeated {
 		out.Repeat, c.record.Text = "true", "repeated call; it was done before"
@@ -364,6 +365,7 @@ type call struct {
 	name    string
 	ifMatch string
 	changes bool // or is to change something
+	status  int  // of success
 	record  guard.Record
 }
 
@@ -379,7 +381,7 @@ func callOf(ctx context.Context) *call {
 func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 	op, u := ctx.Operation(), ctx.URL()
 	changes, _ := op.Metadata["changes"].(bool)
-	c := &call{ifMatch: ctx.Header("If-Match"), changes: changes, record: guard.Record{
+	c := &call{ifMatch: ctx.Header("If-Match"), changes: changes, status: op.DefaultStatus, record: guard.Record{
 		From: host(ctx.RemoteAddr()), Operation: op.OperationID, Target: op.Method + " " + u.EscapedPath(), Why: ctx.Query("why")}}
 	refuse := func(p *guard.Problem) {
 		if c.changes {

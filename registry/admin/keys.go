@@ -200,7 +200,7 @@ func (a *API) outside(ctx context.Context, what string, do func() error) error {
 	if err := do(); err != nil {
 		return a.refused(c, a.keyProblem(err))
 	}
-	c.record.Outcome, c.record.Status = guard.Done, http.StatusOK
+	c.record.Outcome, c.record.Status = guard.Done, c.status
 	if err := a.audit(c); err != nil {
 		return guard.NewProblem(http.StatusInternalServerError, guard.CodeInternal, "the change was made but could not be written to the audit log", "free its disk, then restart the registry")
 	}

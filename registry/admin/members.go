@@ -261,6 +261,11 @@ func subsystemName(st *registry.State, key id.Client) (string, bool) {
 	return "", false
 }
 
+// ClassPath names a member class.
+type ClassPath struct {
+	Code string `path:"code"`
+}
+
 func (a *API) registerClasses() {
 	administrator := []string{SystemAdministrator}
 	const path = "/member-classes/{code}"
@@ -275,9 +280,6 @@ func (a *API) registerClasses() {
 			MemberClasses []MemberClass `json:"member_classes"`
 		}{out}, nil
 	})
-	type one struct {
-		Code string `path:"code"`
-	}
 	find := func(st *registry.State, code string) (MemberClass, bool) {
 		for _, c := range st.MemberClasses() {
 			if c.Code == code {
@@ -286,7 +288,7 @@ func (a *API) registerClasses() {
 		}
 		return MemberClass{}, false
 	}
-	read(a, operation{id: "show-member-class", path: path, summary: "Show a member class"}, func(in *one, st *registry.State) (MemberClass, error) {
+	read(a, operation{id: "show-member-class", path: path, summary: "Show a member class"}, func(in *ClassPath, st *registry.State) (MemberClass, error) {
 		c, ok := find(st, in.Code)
 		if !ok {
 			return c, unknown("member class %s", in.Code)
@@ -305,7 +307,7 @@ func (a *API) registerClasses() {
 			return []registry.Change{&registry.SetMemberClass{Code: in.Body.Code, Description: in.Body.Description}}, nil
 		})
 	type set struct {
-		one
+		ClassPath
 		ChangeTerms
 		Body Description
 	}
@@ -321,7 +323,7 @@ func (a *API) registerClasses() {
 			return []registry.Change{&registry.SetMemberClass{Code: in.Code, Description: in.Body.Description}}, nil
 		})
 	type remove struct {
-		one
+		ClassPath
 		ChangeTerms
 	}
 	change(a, operation{id: "delete-member-class", method: http.MethodDelete, path: path, summary: "Delete a member class without members", roles: administrator},

@@ -109,6 +109,12 @@ func (p ServerPath) id(st *registry.State) (id.SecurityServer, error) {
 	return s, nil
 }
 
+// ServerClientPath names a client of a security server.
+type ServerClientPath struct {
+	ServerPath
+	Client id.Client `path:"client" doc:"Identifier, its slashes percent-encoded"`
+}
+
 // NewServer is the body that adds a security server.
 type NewServer struct {
 	Class   string `json:"class" example:"GOV" doc:"Member class of the owner"`
@@ -280,14 +286,14 @@ func (a *API) registerServerParts(path string, officer []string) {
 			key, err := in.id(st)
 			return []registry.Change{&registry.RegisterClient{Server: key, Client: in.Body.Client}}, err
 		})
-	type oneClient struct {
-		ServerPath
-		Client id.Client `path:"client" doc:"Identifier, its slashes percent-encoded"`
-		ChangeTerms
-	}
 	type enable struct {
-		oneClient
+		ServerClientPath
+		ChangeTerms
 		Body Enabled
+	}
+	type remove struct {
+		ServerClientPath
+		ChangeTerms
 	}
 	change(a, operation{id: "enable-client", method: http.MethodPatch, path: path + "/clients/{client}", summary: "Disable or enable a client at a security server", roles: officer},
 		func(in *enable, st *registry.State) ([]registry.Change, error) {
@@ -304,7 +310,7 @@ func (a *API) registerServerParts(path string, officer []string) {
 			return []registry.Change{&registry.EnableClient{Server: key, Client: in.Client, On: in.Body.Enabled}}, nil
 		})
 	change(a, operation{id: "delete-client", method: http.MethodDelete, path: path + "/clients/{client}", summary: "Remove a client from a security server", roles: officer},
-		func(in *oneClient, st *registry.State) ([]registry.Change, error) {
+		func(in *remove, st *registry.State) ([]registry.Change, error) {
 			key, err := in.id(st)
 			return []registry.Change{&registry.UnregisterClient{Server: key, Client: in.Client}}, err
 		})

@@ -383,11 +383,13 @@ type TSAs struct {
 
 func tsaOf(t registry.TSA) TSA { return TSA{t.Name, t.URL, certificateOfDER(t.Certificate), t.Cost} }
 
+// TSAPath names a time-stamping authority.
+type TSAPath struct {
+	TSA string `path:"tsa" doc:"Name"`
+}
+
 func (a *API) registerTSAs(officer []string) {
 	const path = "/timestamping-services/{tsa}"
-	type one struct {
-		TSA string `path:"tsa" doc:"Name"`
-	}
 	find := func(st *registry.State, name string) (registry.TSA, error) {
 		for _, t := range st.TSAs() {
 			if t.Name == name {
@@ -404,7 +406,7 @@ func (a *API) registerTSAs(officer []string) {
 			}
 			return out, nil
 		})
-	read(a, operation{id: "show-timestamping-service", path: path, summary: "Show an approved time-stamping authority"}, func(in *one, st *registry.State) (TSA, error) {
+	read(a, operation{id: "show-timestamping-service", path: path, summary: "Show an approved time-stamping authority"}, func(in *TSAPath, st *registry.State) (TSA, error) {
 		t, err := find(st, in.TSA)
 		if err != nil {
 			return TSA{}, err
@@ -424,7 +426,7 @@ func (a *API) registerTSAs(officer []string) {
 			return []registry.Change{&registry.SetTSA{TSA: registry.TSA{Name: in.Body.Name, URL: in.Body.URL, Certificate: der, Cost: in.Body.Cost}}}, err
 		})
 	type set struct {
-		one
+		TSAPath
 		ChangeTerms
 		Body TSAChange
 	}
@@ -448,7 +450,7 @@ func (a *API) registerTSAs(officer []string) {
 			return []registry.Change{&registry.SetTSA{TSA: after}}, nil
 		})
 	type remove struct {
-		one
+		TSAPath
 		ChangeTerms
 	}
 	change(a, operation{id: "delete-timestamping-service", method: http.MethodDelete, path: path, summary: "Withdraw the approval of a time-stamping authority", roles: officer,
@@ -486,11 +488,13 @@ func trustedAnchorOf(t registry.TrustedAnchor) TrustedAnchor {
 	return out
 }
 
+// InstancePath names an instance.
+type InstancePath struct {
+	Instance string `path:"instance" doc:"Instance identifier of the partner"`
+}
+
 func (a *API) registerAnchors(officer []string) {
 	const path = "/trusted-anchors/{instance}"
-	type one struct {
-		Instance string `path:"instance" doc:"Instance identifier of the partner"`
-	}
 	find := func(st *registry.State, instance string) (registry.TrustedAnchor, error) {
 		for _, t := range st.TrustedAnchors() {
 			if t.Instance == instance {
@@ -507,7 +511,7 @@ func (a *API) registerAnchors(officer []string) {
 			}
 			return out, nil
 		})
-	read(a, operation{id: "show-trusted-anchor", path: path, summary: "Show the anchor of a federation partner"}, func(in *one, st *registry.State) (TrustedAnchor, error) {
+	read(a, operation{id: "show-trusted-anchor", path: path, summary: "Show the anchor of a federation partner"}, func(in *InstancePath, st *registry.State) (TrustedAnchor, error) {
 		t, err := find(st, in.Instance)
 		if err != nil {
 			return TrustedAnchor{}, err
@@ -531,7 +535,7 @@ func (a *API) registerAnchors(officer []string) {
 			return []registry.Change{&registry.TrustAnchor{Instance: anchor.Instance, Anchor: content}}, nil
 		})
 	type remove struct {
-		one
+		InstancePath
 		ChangeTerms
 	}
 	change(a, operation{id: "distrust-anchor", method: http.MethodDelete, path: path, summary: "End the federation with a partner", roles: officer},

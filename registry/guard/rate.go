@@ -23,7 +23,7 @@ const (
 const maxAddresses = 1 << 14
 
 // Rate limits how often each address may call: PerSecond calls at once and in
-// a second, PerMinute in a minute. It is safe for concurrent use.
+// a second, PerMinute in any minute. It is safe for concurrent use.
 type Rate struct {
 	now func() time.Time
 
@@ -31,10 +31,47 @@ type Rate struct {
 	addresses map[netip.Addr]*allowance
 }
 
-// allowance is what an address has left of both limits.
+// allowance is what an address has left: of the second as a bucket that fills
+// again steadily, of the minute by the calls of each of its seconds.
 type allowance struct {
-	second, minute float64
-	at             time.Time
+	second float64
+	at     time.Time
+	calls  [60]uint8 // by second, the current one at at.Unix() % 60
+	sum    int
+}
+
+// pass lets the time go on.
+func (a *allowance) pass(now time.Time) {
+	passed := now.Sub(a.at)
+	if passed <= 0 {
+		return // a clock set back opens nothing
+	}
+	a.second = math.Min(PerSecond, a.second+passed.Seconds()*PerSecond)
+	if passed >= time.Minute {
+		a.calls, a.sum = [60]uint8{}, 0
+	} else {
+		for s := a.at.Unix() + 1; s <= now.Unix(); s++ {
+			a.sum -= int(a.calls[s%60])
+			a.calls[s%60] = 0
+		}
+	}
+	a.at = now
+}
+
+// wait is how long there is nothing left.
+func (a *allowance) wait() time.Duration {
+	var wait time.Duration
+	if a.second < 1 {
+		wait = time.Duration((1 - a.second) / PerSecond * float64(time.Second))
+	}
+	if a.sum >= PerMinute {
+		for s := int64(1); s <= 60; s++ { // the oldest calls are forgotten first
+			if a.calls[(a.at.Unix()+s)%60] > 0 {
+				return max(wait, time.Unix(a.at.Unix()+s, 0).Sub(a.at))
+			}
+		}
+	}
+	return wait
 }
 
 // NewRate returns a limit; a nil clock means time.Now.
@@ -56,21 +93,17 @@ func (r *Rate) Allow(remote string) (wait time.Duration, ok bool) {
 		if len(r.addresses) >= maxAddresses {
 			r.forget(now)
 		}
-		a = &allowance{PerSecond, PerMinute, now}
+		a = &allowance{second: PerSecond, at: now}
 		r.addresses[addr] = a
 	}
-	if passed := now.Sub(a.at).Seconds(); passed > 0 {
-		a.second = math.Min(PerSecond, a.second+passed*PerSecond)
-		a.minute = math.Min(PerMinute, a.minute+passed*PerMinute/60)
+	a.pass(now)
+	if wait := a.wait(); wait > 0 {
+		return wait, false
 	}
-	a.at = now
-	if a.second >= 1 && a.minute >= 1 {
-		a.second--
-		a.minute--
-		return 0, true
-	}
-	seconds := math.Max((1-a.second)/PerSecond, (1-a.minute)/(PerMinute/60))
-	return time.Duration(seconds * float64(time.Second)), false
+	a.second--
+	a.calls[a.at.Unix()%60]++
+	a.sum++
+	return 0, true
 }
 
 // forget removes the addresses whose allowance is full again, and half of the
