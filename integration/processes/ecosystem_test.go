@@ -5,6 +5,7 @@
 package processes_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -138,11 +139,15 @@ message_log:
 	write(t, e.Registry.Config, fmt.Appendf(nil, `instance: RSA
 data_dir: %s
 pin_file: %s
-ecosystem: %s
 address: "%s:8080"
 publish_interval: 1s
-listen: {http: "%[4]s:8080", metrics: "%[4]s:9101"}
-`, path("registry"), path("secrets", "registry"), path("ecosystem.yaml"), ecoRegistry))
+listen:
+  http: "%[3]s:8080"
+  management: "%[3]s:4001"
+  management_internal: "%[3]s:4002"
+  admin: "%[3]s:4000"
+  metrics: "%[3]s:9101"
+`, path("registry"), path("secrets", "registry"), ecoRegistry))
 	write(t, path("ecosystem.yaml"), fmt.Appendf(nil, `instance: RSA
 memberClasses: [{code: COM, description: Companies}]
 members:
@@ -162,13 +167,18 @@ settings: {managementProvider: RSA/COM/10/caller}
 	kontor(t, 0, "registry", "config", "check", "--config", e.Registry.Config)
 	kontor(t, 0, "registry", "init", "--config", e.Registry.Config)
 	kontor(t, 1, "registry", "init", "--config", e.Registry.Config)
-	if r := kontor(t, 0, "registry", "plan", "--config", e.Registry.Config); !strings.Contains(r.out, "callee") {
-		t.Errorf("the plan does not name what would change: %s", r)
-	}
-	write(t, e.Anchor, []byte(kontor(t, 0, "registry", "anchor", "--config", e.Registry.Config).out))
 	e.Registry.Metrics = "http://" + ecoRegistry + ":9101/metrics"
 	e.define("registry", e.Registry.Config, e.Registry.Metrics)
-	e.start(t, "registry")
+	e.launch(t, "registry") // with nothing declared there is nothing to publish
+	eventually(t, "administration of the registry", func() error {
+		if r := command(t, binary(t, "kontor"), "registry", "plan", path("ecosystem.yaml"), "--config", e.Registry.Config); r.status != 0 || !strings.Contains(r.out, "callee") {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	kontor(t, 0, "registry", "apply", path("ecosystem.yaml"), "--yes", "--why", "a test", "--config", e.Registry.Config)
+	eventually(t, "registry", func() error { return ready(e.Registry.Metrics) })
+	write(t, e.Anchor, []byte(kontor(t, 0, "registry", "anchor", "--config", e.Registry.Config).out))
 
 	// 4. The service, and all together.
 	e.backend(t)
