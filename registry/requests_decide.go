@@ -60,41 +60,59 @@ func (r *Registry) Submit(ctx context.Context, by Author, sub *Submission) (Requ
 // Approve lets a pending request take effect. by.Why is the reason, which may
 // be empty. A Refusal says what stands in the way.
 func (r *Registry) Approve(ctx context.Context, by Author, number uint64) (Request, error) {
-	return r.settle(ctx, by, &settleRequest{number, Approved, by.Why}, func(s *State, c *settleRequest, q *Request) ([]Change, error) {
-		return append(s.approval(s.whole(q)), c), nil
-	})
+	return r.decide(ctx, by, number, (*State).Approval)
 }
 
 // Decline refuses a pending request. by.Why, which must not be empty, is the
 // reason that the applicant gets to read. A request of the operator's own that
 // no security server has joined is revoked.
 func (r *Registry) Decline(ctx context.Context, by Author, number uint64) (Request, error) {
-	return r.settle(ctx, by, &settleRequest{number, Declined, by.Why}, func(_ *State, c *settleRequest, q *Request) ([]Change, error) {
-		if strings.TrimSpace(by.Why) == "" {
-			return nil, refuse(c, ErrInvalid, "the reason is missing", "give one; the applicant gets to read it")
-		}
-		if q.Origin == FromCenter && q.Complement == 0 {
-			c.Status = Revoked
-		}
-		return []Change{c}, nil
-	})
+	return r.decide(ctx, by, number, (*State).Rejection)
 }
 
-func (r *Registry) settle(ctx context.Context, by Author, c *settleRequest, effects func(*State, *settleRequest, *Request) ([]Change, error)) (Request, error) {
-	_, err := r.Update(ctx, by, func(s *State) ([]Change, error) {
-		q := s.request(c.Request)
-		if q == nil {
-			return nil, refuseRequest(c, ErrUnknown, codeNotFound, "there is no such request", "")
-		}
-		if !q.Status.Pending() {
-			return nil, refuseRequest(c, ErrExists, codeBadState, q.settled(), "")
-		}
-		return effects(s, c, q)
-	})
+func (r *Registry) decide(ctx context.Context, by Author, number uint64, changes func(*State, uint64, string) ([]Change, error)) (Request, error) {
+	_, err := r.Update(ctx, by, func(s *State) ([]Change, error) { return changes(s, number, by.Why) })
 	if err != nil {
 		return Request{}, err
 	}
-	q, _ := r.Request(c.Request)
+	q, _ := r.Request(number)
+	return q, nil
+}
+
+// Approval returns the changes that approve a pending request and carry it out.
+func (s *State) Approval(number uint64, why string) ([]Change, error) {
+	c := &settleRequest{number, Approved, why}
+	q, err := s.undecided(c)
+	if err != nil {
+		return nil, err
+	}
+	return append(s.approval(s.whole(q)), c), nil
+}
+
+// Rejection returns the change that declines or revokes a pending request.
+func (s *State) Rejection(number uint64, why string) ([]Change, error) {
+	c := &settleRequest{number, Declined, why}
+	q, err := s.undecided(c)
+	if err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(why) == "" {
+		return nil, refuse(c, ErrInvalid, "the reason is missing", "give one; the applicant gets to read it")
+	}
+	if q.Origin == FromCenter && q.Complement == 0 {
+		c.Status = Revoked
+	}
+	return []Change{c}, nil
+}
+
+func (s *State) undecided(c *settleRequest) (*Request, error) {
+	q := s.request(c.Request)
+	if q == nil {
+		return nil, refuseRequest(c, ErrUnknown, codeNotFound, "there is no such request", "")
+	}
+	if !q.Status.Pending() {
+		return nil, refuseRequest(c, ErrExists, codeBadState, q.settled(), "")
+	}
 	return q, nil
 }
 
