@@ -12,6 +12,8 @@ import (
 	"strings"
 	"text/template"
 
+	"golang.org/x/sync/errgroup"
+
 	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/gateway/serverconf"
@@ -105,11 +107,23 @@ func (s *sandbox) prepare() error {
 			return err
 		}
 	}
-	if err := s.prepareCertificates(); err != nil {
-		return fmt.Errorf("sandbox keys and certificates: %w", err)
-	}
-	if err := s.prepareRegistry(); err != nil {
-		return fmt.Errorf("sandbox registry: %w", err)
+	// Registry and certificates have nothing to do with each other yet, and what
+	// takes long is encrypting keys.
+	var work errgroup.Group
+	work.Go(func() error {
+		if err := s.prepareCertificates(); err != nil {
+			return fmt.Errorf("sandbox keys and certificates: %w", err)
+		}
+		return nil
+	})
+	work.Go(func() error {
+		if err := s.prepareRegistry(); err != nil {
+			return fmt.Errorf("sandbox registry: %w", err)
+		}
+		return nil
+	})
+	if err := work.Wait(); err != nil {
+		return err
 	}
 	return os.WriteFile(s.path(complete), nil, 0o600)
 }
@@ -136,18 +150,26 @@ func (s *sandbox) prepareCertificates() error {
 	if err := os.MkdirAll(s.path("certificates"), 0o700); err != nil {
 		return err
 	}
+	configs := make([]*config.Gateway, len(sandboxGateways))
+	csrs := make([]*roles.Requests, len(sandboxGateways))
+	var work errgroup.Group
 	for i, g := range sandboxGateways {
-		cfg, err := config.LoadGateway(s.path(gatewayName(i) + ".yaml"))
-		if err != nil {
+		work.Go(func() (err error) {
+			if configs[i], err = config.LoadGateway(s.path(gatewayName(i) + ".yaml")); err != nil {
+				return err
+			}
+			server := configs[i].Server
+			csrs[i], err = roles.InitGateway(configs[i], profile, pki.P256, pki.SubjectParams{
+				Server: server, Member: server.Owner(), MemberName: g.member, DNSName: gatewayName(i) + ".sandbox", Country: "FI"})
 			return err
-		}
-		requests, err := roles.InitGateway(cfg, profile, pki.P256, pki.SubjectParams{
-			Server: cfg.Server, Member: cfg.Server.Owner(), MemberName: g.member, DNSName: gatewayName(i) + ".sandbox", Country: "FI"})
-		if err != nil {
-			return err
-		}
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	for i, cfg := range configs {
 		var certs []*x509.Certificate
-		for usage, file := range map[pki.Usage]string{pki.Authentication: requests.Auth, pki.Signing: requests.Sign} {
+		for usage, file := range map[pki.Usage]string{pki.Authentication: csrs[i].Auth, pki.Signing: csrs[i].Sign} {
 			csr, err := roles.ReadDER(file, "CERTIFICATE REQUEST")
 			if err != nil {
 				return err
