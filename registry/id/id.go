@@ -74,6 +74,7 @@ func (m Member) IsZero() bool { return m == Member{} }
 // Client returns the member itself as a client, without a subsystem.
 func (m Member) Client() Client { return Client{member: m} }
 
+// String returns the REST form; "" if m is absent.
 func (m Member) String() string { return join(m.instance, m.class, m.code) }
 
 // LogString returns "MEMBER:instance/class/code".
@@ -491,7 +492,12 @@ func unhex(c byte) int {
 	return -1
 }
 
+// join writes the REST form; that of an absent identifier, whose first part is
+// empty, is empty.
 func join(parts ...string) string {
+	if parts[0] == "" {
+		return ""
+	}
 	n := len(parts)
 	for _, p := range parts {
 		n += len(p)
