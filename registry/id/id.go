@@ -219,6 +219,9 @@ func (s Service) IsZero() bool { return s == Service{} }
 // String returns the REST form; a version, for which REST has none, is
 // appended as one more part.
 func (s Service) String() string {
+	if s.IsZero() {
+		return ""
+	}
 	if s.versioned {
 		return s.owner.String() + "/" + join(s.code, s.version)
 	}

@@ -114,6 +114,14 @@ func TestCheckCharacters(t *testing.T) {
 	}
 }
 
+func TestAbsentPrintsAsNothing(t *testing.T) {
+	for _, v := range []interface{ String() string }{id.Member{}, id.Client{}, id.Service{}, id.SecurityServer{}, id.GlobalGroup{}} {
+		if v.String() != "" {
+			t.Errorf("%T prints %q", v, v.String())
+		}
+	}
+}
+
 func TestJSONZero(t *testing.T) {
 	type doc struct {
 		C id.Client
