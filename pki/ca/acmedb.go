@@ -212,6 +212,17 @@ func (d *acmeDB) GetOrder(ctx context.Context, id string) (*acme.Order, error) {
 	return o, nil
 }
 
+// UpdateChallenge tells the applicant why his server could not be asked, which
+// step-ca keeps to itself.
+func (d *acmeDB) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
+	if e := ch.Error; e != nil && e.Err != nil && strings.HasSuffix(e.Type, ":connection") {
+		told := *e
+		told.Detail = e.Err.Error()
+		ch.Error = &told
+	}
+	return d.DB.UpdateChallenge(ctx, ch)
+}
+
 // CreateCertificate records what was issued before the applicant can have it.
 func (d *acmeDB) CreateCertificate(ctx context.Context, c *acme.Certificate) error {
 	b, err := d.server.ca.bindingOf(c.AccountID)
