@@ -109,7 +109,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 	record := msglog.Record{ // 5
 		Time: g.now(), Side: msglog.Client, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: g.server, Head: req.Raw, Body: loggable(body), Evidence: *evidence,
+		ClientServer: g.server, Head: req.Raw, Attachments: content(body), Evidence: *evidence,
 	}
 	if err := g.append(ctx, &record); err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	} else { // 8
 		err = g.append(ctx, &msglog.Record{
 			Time: g.now(), Side: msglog.Client, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-			ClientServer: g.server, ServiceServer: x.Peer, Head: resp.Raw, Body: loggable(resp.body), Evidence: *received,
+			ClientServer: g.server, ServiceServer: x.Peer, Head: resp.Raw, Attachments: content(resp.body), Evidence: *received,
 		})
 	}
 	if err != nil {

@@ -129,12 +129,12 @@ func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error 
 	}
 }
 
-// loggable returns a body as the log wants it: nil if there is none.
-func loggable(body *message.Body) *message.Body {
+// content returns what a body is to the log: one attachment or none.
+func content(body *message.Body) message.Content {
 	if !body.Present() {
 		return nil
 	}
-	return body
+	return message.Content{{Body: body}}
 }
 
 // evidence returns what the message proves, as received.

@@ -107,7 +107,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 
 	if err := g.append(ctx, &msglog.Record{ // 6
 		Time: g.now(), Side: msglog.Server, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: x.Peer, ServiceServer: g.server, Head: req.Raw, Body: loggable(msg.body), Evidence: *evidence,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: req.Raw, Attachments: content(msg.body), Evidence: *evidence,
 	}); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 	if err := g.append(ctx, &msglog.Record{
 		Time: g.now(), Side: msglog.Server, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: x.Peer, ServiceServer: g.server, Head: resp.Raw, Body: loggable(body), Evidence: *signed,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: resp.Raw, Attachments: content(body), Evidence: *signed,
 	}); err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ import (
 
 // bodySource is what the log needs of a message.Body.
 type bodySource interface {
-	Present() bool
 	Size() int64
 	Digest() [sha512.Size]byte
 	Bytes() ([]byte, bool) // false if it is in a file
@@ -34,13 +33,14 @@ const maxRecord = 64 << 20
 // logged. The context can end the wait for a turn, never the wait for the disk:
 // once the record is on its way, only the disk knows.
 func (l *Log) Append(ctx context.Context, r *Record) error {
-	if r.Body == nil {
-		return l.append(ctx, r, nil)
+	bodies := make([]bodySource, len(r.Attachments))
+	for i, a := range r.Attachments {
+		bodies[i] = a.Body
 	}
-	return l.append(ctx, r, r.Body)
+	return l.append(ctx, r, bodies)
 }
 
-func (l *Log) append(ctx context.Context, r *Record, body bodySource) error {
+func (l *Log) append(ctx context.Context, r *Record, bodies []bodySource) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
@@ -51,14 +51,11 @@ func (l *Log) append(ctx context.Context, r *Record, body bodySource) error {
 	if err := l.admit(r); err != nil {
 		return err
 	}
-	if body != nil && !body.Present() {
-		body = nil
-	}
-	if err := r.validate(body); err != nil {
+	if err := r.validate(bodies); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	e := &Entry{Record: *r}
-	e.Body = nil
+	e.Attachments = nil
 	if e.Time.IsZero() {
 		e.Time = l.cfg.Now()
 	}
@@ -69,10 +66,9 @@ func (l *Log) append(ctx context.Context, r *Record, body bodySource) error {
 	l.withhold(e)
 	l.inFlight.Add(1)
 	defer l.inFlight.Add(-1)
-	if body != nil {
-		if err := l.takeBody(e, body); err != nil {
-			return fmt.Errorf("keep message body: %w", err)
-		}
+	if err := l.takeBodies(e, bodies); err != nil {
+		l.discard(e)
+		return fmt.Errorf("keep message body: %w", err)
 	}
 	seq, err := l.write(ctx, e)
 	if err != nil {
@@ -100,7 +96,7 @@ func (l *Log) admit(r *Record) error {
 
 // validate refuses what could not be evidence: the digests must be those of
 // the very bytes that are logged.
-func (r *Record) validate(body bodySource) error {
+func (r *Record) validate(bodies []bodySource) error {
 	switch {
 	case r.Side != Client && r.Side != Server:
 		return errors.New("side is missing")
@@ -116,8 +112,13 @@ func (r *Record) validate(body bodySource) error {
 		return errors.New("too many attachments")
 	case sha512.Sum512(r.Head) != r.Evidence.Message:
 		return errors.New("head is not what was signed")
-	case body != nil && (len(r.Evidence.Attachments) == 0 || body.Digest() != r.Evidence.Attachments[0]):
-		return errors.New("body is not what was signed")
+	case len(bodies) != len(r.Evidence.Attachments):
+		return errors.New("attachments are more or fewer than those signed")
+	}
+	for i, body := range bodies {
+		if body.Digest() != r.Evidence.Attachments[i] {
+			return fmt.Errorf("attachment %d is not what was signed", i+1)
+		}
 	}
 	return nil
 }
@@ -177,26 +178,29 @@ func servicePrefix(target string) string {
 	return target
 }
 
-// takeBody decides where the body goes and, if it is in a file, adopts that.
-func (l *Log) takeBody(e *Entry, body bodySource) error {
-	e.BodySize = body.Size()
-	if l.cfg.BodyPolicy == NoBodies {
-		e.BodyState = BodyWithheld
-		return nil
-	}
-	if b, ok := body.Bytes(); ok {
-		if int64(len(b)) != e.BodySize {
-			return io.ErrUnexpectedEOF
+// takeBodies decides where each body goes and adopts those that are in files.
+func (l *Log) takeBodies(e *Entry, bodies []bodySource) error {
+	var a adoption
+	for _, body := range bodies {
+		b := Body{Size: body.Size()}
+		e.BodySize += b.Size
+		if l.cfg.BodyPolicy == NoBodies {
+			b.State = BodyWithheld
+		} else if data, ok := body.Bytes(); ok {
+			if int64(len(data)) != b.Size {
+				return io.ErrUnexpectedEOF
+			}
+			b.State, b.data = BodyInline, data
+		} else {
+			name, err := l.adopt(&a, body.Path(), b.Size)
+			if err != nil {
+				return err
+			}
+			b.State, b.data = BodyFile, []byte(name)
 		}
-		e.BodyState, e.body = BodyInline, b
-		return nil
+		e.Bodies = append(e.Bodies, b)
 	}
-	name, err := l.adopt(body.Path(), e.BodySize)
-	if err != nil {
-		return err
-	}
-	e.BodyState, e.body = BodyFile, []byte(name)
-	return nil
+	return l.settle(&a)
 }
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -231,9 +235,11 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	if err := l.await(b); err != nil {
 		return 0, err
 	}
-	if e.BodyState == BodyFile {
-		l.bodies.count.Add(1)
-		l.bodies.size.Add(e.BodySize)
+	for _, b := range e.Bodies {
+		if b.State == BodyFile {
+			l.bodies.count.Add(1)
+			l.bodies.size.Add(b.Size)
+		}
 	}
 	return e.Seq, nil
 }
@@ -246,8 +252,10 @@ func (l *Log) enqueueEntry(e *Entry, value []byte) (*pebble.Batch, error) {
 	for _, key := range indexKeys(e) {
 		err = errors.Join(err, b.Set(key, nil, nil))
 	}
-	if e.BodyState == BodyFile {
-		err = errors.Join(err, b.Set(nameKey(prefixBody, string(e.body)), bodyRef{e.Seq, e.BodySize}.encode(), nil))
+	for _, body := range e.Bodies {
+		if body.State == BodyFile {
+			err = errors.Join(err, b.Set(nameKey(prefixBody, string(body.data)), bodyRef{e.Seq, body.Size}.encode(), nil))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -260,11 +268,13 @@ func (l *Log) enqueueEntry(e *Entry, value []byte) (*pebble.Batch, error) {
 	return b, nil
 }
 
-// discard removes an adopted body whose record was certainly never written.
+// discard removes adopted bodies whose record was certainly never written.
 func (l *Log) discard(e *Entry) {
-	if e.BodyState == BodyFile {
-		// Open collects what cannot be removed now.
-		_ = l.fs.Remove(l.bodyPath(string(e.body)))
+	for _, b := range e.Bodies {
+		if b.State == BodyFile {
+			// Open collects what cannot be removed now.
+			_ = l.fs.Remove(l.bodyPath(string(b.data)))
+		}
 	}
 }
 

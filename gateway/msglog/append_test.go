@@ -37,16 +37,16 @@ func TestAppendSurvivesReopen(t *testing.T) {
 	}
 	spool := &message.Spool{Dir: l.SpoolDir()}
 	small, large := []byte(`{"name":"Rex"}`), bytes.Repeat([]byte("0123456789abcdef"), 10_000)
-	want := map[string][]byte{"none": nil, "empty": {}, "small": small, "large": large}
-	names := []string{"none", "empty", "small", "large"}
+	want := map[string][][]byte{"none": nil, "empty": {{}}, "small": {small}, "large": {large}, "several": {small, large, {}, large[1:]}}
+	names := []string{"none", "empty", "small", "large", "several"}
 	for i, name := range names {
-		r := record(name, want[name])
-		if want[name] != nil {
-			r.Body = spool.New()
-			r.Body.MarkPresent()
-			if _, err := r.Body.Write(want[name]); err != nil {
+		r := record(name, want[name]...)
+		for _, data := range want[name] {
+			a := spool.NewAttachment(message.Part{})
+			if _, err := a.Body.Write(data); err != nil {
 				t.Fatal(err)
 			}
+			r.Attachments = append(r.Attachments, a)
 		}
 		if err := l.Append(t.Context(), r); err != nil {
 			t.Fatal(err)
@@ -54,12 +54,17 @@ func TestAppendSurvivesReopen(t *testing.T) {
 		if r.Seq != uint64(i+1) {
 			t.Errorf("%s: number %d", name, r.Seq)
 		}
-		// The gateway goes on using the body, then closes it.
-		f, err := r.Body.Open()
-		if err != nil {
-			t.Fatal(err)
+		// The gateway goes on using the bodies, then closes them.
+		for _, a := range r.Attachments {
+			f, err := a.Body.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := errors.Join(f.Close(), r.Body.Close()); err != nil {
+		if err := r.Attachments.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,26 +78,26 @@ func TestAppendSurvivesReopen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			proto := record(name, want[name])
+			proto := record(name, want[name]...)
 			if e.MessageID != name || e.RequestID != proto.RequestID || !e.Time.Equal(epoch) || e.Side != msglog.Client ||
 				e.Client != proto.Client || e.Service != proto.Service || e.ServiceServer != proto.ServiceServer ||
 				!e.ClientServer.IsZero() || !bytes.Equal(e.Head, proto.Head) || e.Evidence.Message != proto.Evidence.Message {
 				t.Errorf("%s: got %+v", name, e)
 			}
-			if got := readBody(t, l, e); !bytes.Equal(got, want[name]) {
-				t.Errorf("%s: body of %d bytes", name, len(got))
+			if got := readBodies(t, l, e); !slices.EqualFunc(got, want[name], bytes.Equal) {
+				t.Errorf("%s: %d bodies", name, len(got))
 			}
 		}
 		if _, err := l.Get(t.Context(), 99); !errors.Is(err, msglog.ErrNotFound) {
 			t.Errorf("unknown number: %v", err)
 		}
-		if s := l.Stats(); s.Records != 4 || s.BodyFiles != 1 || s.BodyBytes != int64(len(large)) || s.Unstamped != 4 {
+		if s := l.Stats(); s.Records != 5 || s.BodyFiles != 3 || s.BodyBytes != int64(3*len(large)-1) || s.Unstamped != 5 {
 			t.Errorf("stats %+v", s)
 		}
 		closeLog(t, l)
 		// A crash leaves a file in the spool and one without record.
 		stray := filepath.Join(l.SpoolDir(), "body-x.spool")
-		orphan := filepath.Join(cfg.Dir, "bodies", "000000000000", "0000000000000005-0011223344556677")
+		orphan := filepath.Join(cfg.Dir, "bodies", "000000000000", "0000000000000006-0011223344556677")
 		for _, f := range []string{stray, orphan} {
 			if err := os.WriteFile(f, []byte("left behind"), 0o600); err != nil {
 				t.Fatal(err)
@@ -131,6 +136,7 @@ func TestRefusesContradictions(t *testing.T) {
 		"other head":    func(r *msglog.Record) msglog.BodySource { r.Head = append(r.Head, 'x'); return nil },
 		"other body":    func(r *msglog.Record) msglog.BodySource { return &memBody{data: []byte("other")} },
 		"unsigned body": func(r *msglog.Record) msglog.BodySource { r.Evidence.Attachments = nil; return body },
+		"no body":       func(r *msglog.Record) msglog.BodySource { return nil },
 		"time":          func(r *msglog.Record) msglog.BodySource { r.Time = time.Unix(-1, 0); return body },
 		"far time":      func(r *msglog.Record) msglog.BodySource { r.Time = time.Unix(1<<40, 0); return body },
 	} {
@@ -319,8 +325,8 @@ func TestWithoutBodies(t *testing.T) {
 		if string(e.Head) != want || !e.HeadWithheld {
 			t.Errorf("record %d: head %q", seq, e.Head)
 		}
-		if seq == 1 && (e.BodyState != msglog.BodyWithheld || e.BodySize != int64(len(body))) {
-			t.Errorf("body %v of %d bytes", e.BodyState, e.BodySize)
+		if seq == 1 && (len(e.Bodies) != 1 || e.Bodies[0].State != msglog.BodyWithheld || e.BodySize != int64(len(body))) {
+			t.Errorf("bodies %v of %d bytes", e.Bodies, e.BodySize)
 		}
 	}
 	if c, err := l.Container(t.Context(), 1, true); err != nil || len(c.Attachments) != 0 {
@@ -384,11 +390,7 @@ func TestCheckFindsDamage(t *testing.T) {
 					}
 				}
 				r := *crashRecords()[i]
-				var source msglog.BodySource
-				if i == 2 {
-					source = must(spooled(fs, "log/spool/x", crashBody(2)))
-				}
-				appendRecord(t, l, &r, source)
+				appendRecord(t, l, &r, must(sources(fs, l, r.MessageID, crashBodies(i)))...)
 			}
 			checkLog(t, l)
 			if err := l.Tamper(func(b *pebble.Batch) error { return test.change(l, fs, b) }); err != nil {
@@ -440,8 +442,14 @@ func genRecord(t *rapid.T) *msglog.Entry {
 	}
 	blob := rapid.SliceOfN(rapid.Byte(), 1, 300)
 	e.Head, e.Evidence.Signature = blob.Draw(t, "head"), blob.Draw(t, "signature")
+	withheld := rapid.Bool().Draw(t, "bodies withheld")
 	for range rapid.IntRange(0, 3).Draw(t, "attachments") {
 		e.Evidence.Attachments = append(e.Evidence.Attachments, asic.Digest{1, 2, 3})
+		state := msglog.BodyWithheld
+		if !withheld {
+			state = rapid.SampledFrom([]msglog.BodyState{msglog.BodyInline, msglog.BodyFile}).Draw(t, "state")
+		}
+		e.SetBodies(state, blob.Draw(t, "body"))
 	}
 	return e
 }
@@ -466,9 +474,12 @@ func TestEncodingRoundTrip(t *testing.T) {
 
 // FuzzDecode: whatever is read is written the same.
 func FuzzDecode(f *testing.F) {
-	for _, body := range [][]byte{nil, []byte("body")} {
-		e := &msglog.Entry{Record: *record("m", body)}
-		f.Add(msglog.Encode(e))
+	for _, bodies := range [][][]byte{nil, {[]byte("body")}, {[]byte("one"), {}, []byte("three")}} {
+		for _, state := range []msglog.BodyState{msglog.BodyInline, msglog.BodyWithheld} {
+			e := &msglog.Entry{Record: *record("m", bodies...)}
+			e.SetBodies(state, bodies...)
+			f.Add(msglog.Encode(e))
+		}
 	}
 	f.Add([]byte{1, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -116,11 +116,12 @@ func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
 		if e, err = decodeEntry(keyNumber(it.Key()), it.Value()); err != nil || !e.Time.Before(before) {
 			break
 		}
-		e.body = append([]byte(nil), e.body...)
 		if err = errors.Join(ctx.Err(), a.add(ctx, e), deleteEntry(b, e)); err == nil {
 			last, n = e.Seq, n+1
-			if e.BodyState == BodyFile {
-				freed = append(freed, bodyRef{e.Seq, e.BodySize})
+			for _, body := range e.Bodies {
+				if body.State == BodyFile {
+					freed = append(freed, bodyRef{e.Seq, body.Size})
+				}
 			}
 		}
 	}
@@ -143,16 +144,18 @@ func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
 	return n, errors.Join(l.finishArchive(), l.removeGarbage())
 }
 
-// deleteEntry removes a record and its index entries, and marks its body file
+// deleteEntry removes a record and its index entries, and marks its body files
 // for removal.
 func deleteEntry(b *pebble.Batch, e *Entry) error {
 	err := b.Delete(numberKey(prefixRecord, e.Seq), nil)
 	for _, key := range indexKeys(e) {
 		err = errors.Join(err, b.Delete(key, nil))
 	}
-	if e.BodyState == BodyFile {
-		name := string(e.body)
-		err = errors.Join(err, b.Delete(nameKey(prefixBody, name), nil), b.Set(nameKey(prefixGarbage, name), nil, nil))
+	for _, body := range e.Bodies {
+		if body.State == BodyFile {
+			name := string(body.data)
+			err = errors.Join(err, b.Delete(nameKey(prefixBody, name), nil), b.Set(nameKey(prefixGarbage, name), nil, nil))
+		}
 	}
 	return err
 }

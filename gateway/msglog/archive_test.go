@@ -113,18 +113,11 @@ func fillOld(fs vfs.FS, l *msglog.Log, n int) error {
 	for i := range n {
 		r := *crashRecords()[i]
 		r.Time = epoch.Add(time.Duration(i) * time.Hour)
-		var source msglog.BodySource
-		if body := crashBody(i); len(body) > 1000 {
-			path := fs.PathJoin(l.SpoolDir(), "x")
-			b, err := spooled(fs, path, body)
-			if err != nil {
-				return err
-			}
-			source = b
-		} else if body != nil {
-			source = &memBody{data: body}
+		bodies, err := sources(fs, l, r.MessageID, crashBodies(i))
+		if err != nil {
+			return err
 		}
-		if err := l.AppendSource(context.Background(), &r, source); err != nil {
+		if err := l.AppendSource(context.Background(), &r, bodies...); err != nil {
 			return err
 		}
 	}
@@ -158,10 +151,10 @@ func TestPrune(t *testing.T) {
 				t.Errorf("pruned %d records: %v", n, err)
 			}
 			for range 2 {
-				if rep := checkLog(t, l); rep.First != 8 || rep.Last != 12 || rep.Records != 5 || rep.BodyFiles != 2 {
+				if rep := checkLog(t, l); rep.First != 8 || rep.Last != 12 || rep.Records != 5 || rep.BodyFiles != 3 {
 					t.Errorf("check %+v", rep)
 				}
-				if s := l.Stats(); s.First != 8 || s.Records != 5 || s.BodyFiles != 2 || s.Unstamped != 0 {
+				if s := l.Stats(); s.First != 8 || s.Records != 5 || s.BodyFiles != 3 || s.Unstamped != 0 {
 					t.Errorf("stats %+v", s)
 				}
 				if _, err := l.Get(t.Context(), 7); !errors.Is(err, msglog.ErrNotFound) {

@@ -79,10 +79,17 @@ func (l *Log) bodyPath(name string) string {
 	return filepath.Join(l.bodyDir(), shardName(n), name)
 }
 
+// adoption is the taking over of the files of one message.
+type adoption struct {
+	next uint64
+	dir  string // empty until the first file
+}
+
 // adopt gives the spool file at path a second name among the bodies and makes
-// bytes and name durable. The spool's own name stays for whoever still reads
-// or sends the body. If no record follows, the name is collected by Open.
-func (l *Log) adopt(path string, size int64) (name string, err error) {
+// its bytes durable; settle does that for the name. The spool's own name stays
+// for whoever still reads or sends the body. If no record follows, the name is
+// collected by Open.
+func (l *Log) adopt(a *adoption, path string, size int64) (name string, err error) {
 	f, err := l.fs.Open(path)
 	if err != nil {
 		return "", err
@@ -97,16 +104,25 @@ func (l *Log) adopt(path string, size int64) (name string, err error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", err
 	}
-	next := l.next.Load()
-	dir, err := l.shard(next)
-	if err != nil {
-		return "", err
+	if a.dir == "" {
+		a.next = l.next.Load()
+		if a.dir, err = l.shard(a.next); err != nil {
+			return "", err
+		}
 	}
-	name = bodyName(next)
-	if err := l.fs.Link(path, filepath.Join(dir, name)); err != nil {
+	name = bodyName(a.next)
+	if err := l.fs.Link(path, filepath.Join(a.dir, name)); err != nil {
 		return "", fmt.Errorf("%w (bodies must be spooled in %s)", err, l.SpoolDir())
 	}
-	return name, l.fs.syncDir(dir)
+	return name, nil
+}
+
+// settle makes the names of adopted files durable.
+func (l *Log) settle(a *adoption) error {
+	if a.dir == "" {
+		return nil
+	}
+	return l.fs.syncDir(a.dir)
 }
 
 // shard returns the folder for a number, created durably if need be.
@@ -253,14 +269,18 @@ func (l *Log) countBodies() error {
 	return err
 }
 
-// OpenBody opens the body of e. It returns nil without error if the message
-// has none or it was withheld.
-func (l *Log) OpenBody(_ context.Context, e *Entry) (io.ReadCloser, error) {
-	switch e.BodyState {
+// OpenBody opens the body of attachment n of e, counted from 0. It returns nil
+// without error if the message has no such attachment or it was withheld.
+func (l *Log) OpenBody(_ context.Context, e *Entry, n int) (io.ReadCloser, error) {
+	if n < 0 || n >= len(e.Bodies) {
+		return nil, nil
+	}
+	b := e.Bodies[n]
+	switch b.State {
 	case BodyInline:
-		return io.NopCloser(bytes.NewReader(e.body)), nil
+		return io.NopCloser(bytes.NewReader(b.data)), nil
 	case BodyFile:
-		name := string(e.body)
+		name := string(b.data)
 		if _, ok := bodyNumber(name); !ok || strings.ContainsAny(name, `/\`) {
 			return nil, fmt.Errorf("record %d: invalid name of a body file", e.Seq)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -132,27 +133,29 @@ func (c *checker) record(e *Entry) error {
 			c.report.add("record %d: missing in index %c", e.Seq, [4]byte{prefixID, prefixClient, prefixService, prefixTime}[i])
 		}
 	}
-	return c.body(e)
+	for i := range e.Bodies {
+		if err := c.body(e, i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (c *checker) body(e *Entry) error {
-	if e.BodyState == BodyFile {
-		v, err := get(c.snap, nameKey(prefixBody, string(e.body)))
+func (c *checker) body(e *Entry, i int) error {
+	b := e.Bodies[i]
+	switch b.State {
+	case BodyFile:
+		v, err := get(c.snap, nameKey(prefixBody, string(b.data)))
 		if err != nil {
 			return err
 		}
-		if ref, err := decodeBodyRef(v); err != nil || ref != (bodyRef{e.Seq, e.BodySize}) {
-			c.report.add("record %d: body file %s is not noted", e.Seq, e.body)
+		if ref, err := decodeBodyRef(v); err != nil || ref != (bodyRef{e.Seq, b.Size}) {
+			c.report.add("record %d: body file %s is not noted", e.Seq, b.data)
 		}
-	}
-	if e.BodyState != BodyFile && e.BodyState != BodyInline {
+	case BodyWithheld:
 		return nil
 	}
-	if len(e.Evidence.Attachments) == 0 {
-		c.report.add("record %d: body without digest", e.Seq)
-		return nil
-	}
-	f, err := c.l.OpenBody(c.ctx, e)
+	f, err := c.l.OpenBody(c.ctx, e, i)
 	if err != nil {
 		c.report.add("%v", err)
 		return nil
@@ -161,7 +164,7 @@ func (c *checker) body(e *Entry) error {
 	n, err := io.Copy(h, f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		c.report.add("record %d: body: %v", e.Seq, err)
-	} else if n != e.BodySize || asic.Digest(h.Sum(nil)) != e.Evidence.Attachments[0] {
+	} else if n != b.Size || asic.Digest(h.Sum(nil)) != e.Evidence.Attachments[i] {
 		c.report.add("record %d: body does not match its digest", e.Seq)
 	}
 	return nil
@@ -215,7 +218,9 @@ func (c *checker) bodyKeys() error {
 			return err
 		}
 		e, err := decodeEntry(ref.seq, v)
-		if err != nil || e.BodyState != BodyFile || string(e.body) != string(key[1:]) {
+		if err != nil || !slices.ContainsFunc(e.Bodies, func(b Body) bool {
+			return b.State == BodyFile && string(b.data) == string(key[1:])
+		}) {
 			c.report.add("body %s is noted for record %d, which has no such body", key[1:], ref.seq)
 		}
 		return nil

@@ -24,9 +24,9 @@ import (
 
 // acked is a message whose Append has returned without error.
 type acked struct {
-	seq  uint64
-	id   string
-	body []byte
+	seq    uint64
+	id     string
+	bodies [][]byte
 }
 
 // ledger collects acknowledgements.
@@ -51,19 +51,22 @@ func (l *ledger) snapshot() []acked {
 var crashRecords = sync.OnceValue(func() []*msglog.Record {
 	var rs []*msglog.Record
 	for i := range 24 {
-		rs = append(rs, record(fmt.Sprintf("m%d", i), crashBody(i)))
+		rs = append(rs, record(fmt.Sprintf("m%d", i), crashBodies(i)...))
 	}
 	return rs
 })
 
-// crashBody gives every third message no body, every third a small and every
-// third a large one.
-func crashBody(i int) []byte {
-	switch i % 3 {
-	case 1:
-		return bytes.Repeat([]byte{byte(i)}, 100)
+// crashBodies gives every third message no body, every third a small one and
+// the others a large one or several of both sizes.
+func crashBodies(i int) [][]byte {
+	small, large := bytes.Repeat([]byte{byte(i)}, 100), bytes.Repeat([]byte{byte(i)}, 40_000)
+	switch i % 6 {
+	case 1, 4:
+		return [][]byte{small}
 	case 2:
-		return bytes.Repeat([]byte{byte(i)}, 40_000)
+		return [][]byte{large}
+	case 5:
+		return [][]byte{large, small, large[1:]}
 	}
 	return nil
 }
@@ -115,24 +118,19 @@ func fill(fs vfs.FS, l *msglog.Log, led *ledger, records []*msglog.Record, first
 
 func appendOne(fs vfs.FS, l *msglog.Log, led *ledger, proto *msglog.Record, i int) error {
 	r := *proto
-	var source msglog.BodySource
-	body := crashBody(i)
-	switch {
-	case len(body) > 1000:
-		path := fs.PathJoin(l.SpoolDir(), fmt.Sprint("body-", i))
-		b, err := spooled(fs, path, body)
-		if err != nil {
-			return err
-		}
-		defer fs.Remove(path)
-		source = b
-	case body != nil:
-		source = &memBody{data: body}
-	}
-	if err := l.AppendSource(context.Background(), &r, source); err != nil {
+	bodies, err := sources(fs, l, r.MessageID, crashBodies(i))
+	if err != nil {
 		return err
 	}
-	led.add(acked{r.Seq, r.MessageID, body})
+	for _, b := range bodies {
+		if b.Path() != "" {
+			defer fs.Remove(b.Path())
+		}
+	}
+	if err := l.AppendSource(context.Background(), &r, bodies...); err != nil {
+		return err
+	}
+	led.add(acked{r.Seq, r.MessageID, crashBodies(i)})
 	return nil
 }
 
@@ -159,8 +157,8 @@ func verify(t *testing.T, fs vfs.FS, want []acked, when string) {
 		if e.MessageID != a.id {
 			t.Fatalf("%s: record %d is %s, acknowledged was %s", when, a.seq, e.MessageID, a.id)
 		}
-		if got := readBody(t, l, e); !bytes.Equal(got, a.body) {
-			t.Fatalf("%s: record %d: body of %d bytes instead of %d", when, a.seq, len(got), len(a.body))
+		if got := readBodies(t, l, e); !slices.EqualFunc(got, a.bodies, bytes.Equal) {
+			t.Fatalf("%s: record %d: %d bodies are not the %d logged", when, a.seq, len(got), len(a.bodies))
 		}
 	}
 	r := *crashRecords()[0]
@@ -176,21 +174,23 @@ func verify(t *testing.T, fs vfs.FS, want []acked, when string) {
 	}
 }
 
-func readBody(t testing.TB, l *msglog.Log, e *msglog.Entry) []byte {
+// readBodies reads what the log has of the attachments of e.
+func readBodies(t testing.TB, l *msglog.Log, e *msglog.Entry) (bodies [][]byte) {
 	t.Helper()
-	f, err := l.OpenBody(t.Context(), e)
-	if err != nil {
-		t.Fatal(err)
+	for n := 0; ; n++ {
+		f, err := l.OpenBody(t.Context(), e, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f == nil {
+			return bodies
+		}
+		b, err := io.ReadAll(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, b)
 	}
-	if f == nil {
-		return nil
-	}
-	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // TestCrashAtEveryOperation cuts the power before each operation that changes

@@ -77,7 +77,7 @@ func (a *authority) OCSPResponders(string, *x509.Certificate) ocsp.Responders {
 func (a *authority) TSACertificates() []*x509.Certificate { return []*x509.Certificate{a.tsa} }
 
 // TestEvidence: what the log exports convinces the verifier, stamped alone and
-// in a batch, plain and with a hash chain, with a body in memory and in a file.
+// in a batch, plain and with a hash chain, with bodies in memory and in files.
 func TestEvidence(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -91,18 +91,12 @@ func TestEvidence(t *testing.T) {
 	fs := vfs.NewMem()
 	l := openMem(t, cfg, fs)
 	defer closeLog(t, l)
-	add := func(id string, body []byte) {
+	add := func(id string, bodies ...[]byte) {
 		t.Helper()
-		r := record(id, body)
+		r := record(id, bodies...)
 		r.Time = time.Time{}
-		r.Evidence = a.signer.evidence(r.Head, body)
-		var source msglog.BodySource
-		if len(body) > 1000 {
-			source = must(spooled(fs, fs.PathJoin(l.SpoolDir(), id), body))
-		} else if body != nil {
-			source = &memBody{data: body}
-		}
-		appendRecord(t, l, r, source)
+		r.Evidence = a.signer.evidence(r.Head, bodies...)
+		appendRecord(t, l, r, must(sources(fs, l, id, bodies))...)
 	}
 	stamp := func() {
 		t.Helper()
@@ -111,22 +105,27 @@ func TestEvidence(t *testing.T) {
 		}
 	}
 	small, large := []byte("small"), bytes.Repeat([]byte("large"), 30_000)
-	add("alone", nil)
+	add("alone")
 	stamp()
 	add("alone with body", small)
 	stamp()
-	add("batch", nil)
+	add("batch")
 	add("batch with small body", small)
 	add("batch with large body", large)
+	add("batch with attachments", large, []byte{}, small, large[1:])
+	stamp()
+	add("alone with attachments", small, large)
 	stamp()
 	checkLog(t, l)
 	var intact []byte
-	for seq := uint64(1); seq <= 5; seq++ {
+	attachments := []int{0, 1, 0, 1, 1, 4, 2}
+	for i, n := range attachments {
+		seq := uint64(i + 1)
 		c, err := l.Container(t.Context(), seq, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if batch := seq > 2; batch != (c.Timestamp != nil) {
+		if batch := seq > 2 && seq < 7; batch != (c.Timestamp != nil) {
 			t.Errorf("record %d: batch time-stamp %v", seq, !batch)
 		}
 		var buf bytes.Buffer
@@ -137,7 +136,7 @@ func TestEvidence(t *testing.T) {
 		for _, f := range rep.Failed() {
 			t.Errorf("record %d: %s: %s", seq, f.Name, f.Err)
 		}
-		if len(rep.Unverified) > 0 || rep.Stamped.IsZero() {
+		if len(c.Attachments) != n || len(rep.Unverified) > 0 || rep.Stamped.IsZero() {
 			t.Errorf("record %d: %+v", seq, rep)
 		}
 		intact = buf.Bytes()

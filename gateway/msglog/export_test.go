@@ -4,6 +4,7 @@ package msglog
 
 import (
 	"context"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -17,9 +18,22 @@ func OpenFS(cfg Config, fs vfs.FS, tune func(*pebble.Options)) (*Log, error) {
 // BodySource is what Append needs of a body.
 type BodySource = bodySource
 
-// AppendSource is Append with a body that is not on the real file system.
-func (l *Log) AppendSource(ctx context.Context, r *Record, body BodySource) error {
-	return l.append(ctx, r, body)
+// AppendSource is Append with bodies that are not on the real file system. It
+// passes over those that are nil.
+func (l *Log) AppendSource(ctx context.Context, r *Record, bodies ...BodySource) error {
+	return l.append(ctx, r, slices.DeleteFunc(bodies, func(b BodySource) bool { return b == nil }))
+}
+
+// SetBodies gives e bodies as Append would.
+func (e *Entry) SetBodies(state BodyState, bodies ...[]byte) {
+	for _, b := range bodies {
+		body := Body{State: state, Size: int64(len(b)), data: b}
+		if state == BodyWithheld {
+			body.data = nil
+		}
+		e.Bodies = append(e.Bodies, body)
+		e.BodySize += body.Size
+	}
 }
 
 // Flush writes all records to tables.

@@ -226,9 +226,12 @@ func (l *Log) container(ctx context.Context, e *Entry, force bool, cache *chainC
 	if err != nil {
 		return nil, fmt.Errorf("record %d: %w", e.Seq, err)
 	}
-	if e.BodyState == BodyInline || e.BodyState == BodyFile {
-		open := func() (io.ReadCloser, error) { return l.OpenBody(ctx, e) }
-		c.Attachments = []asic.Attachment{{Open: open, Size: e.BodySize}}
+	for i, b := range e.Bodies {
+		if b.State == BodyWithheld {
+			continue // and so are all others
+		}
+		open := func() (io.ReadCloser, error) { return l.OpenBody(ctx, e, i) }
+		c.Attachments = append(c.Attachments, asic.Attachment{Open: open, Size: b.Size})
 	}
 	return c, nil
 }

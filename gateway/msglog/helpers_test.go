@@ -115,13 +115,17 @@ var testSigner = sync.OnceValue(func() *signer {
 	return &signer{&xades.Credentials{Key: key, Cert: cert, OCSP: [][]byte{[]byte("ocsp response")}}}
 })
 
-// evidence signs a head and a body, nil for none, in the plain or chain form.
-func (s *signer) evidence(head, body []byte) asic.Evidence {
+// evidence signs a head and bodies, nil for none, in the plain or chain form.
+func (s *signer) evidence(head []byte, bodies ...[]byte) asic.Evidence {
 	e := asic.Evidence{Message: sha512.Sum512(head)}
 	ref := xades.Reference{URI: xades.URIMessage, DigestMethod: xades.DigestSHA512, Digest: e.Message[:]}
-	if body != nil {
-		e.Attachments = []asic.Digest{sha512.Sum512(body)}
-		result, chains, err := asic.BuildChains([][]asic.Digest{{e.Message, e.Attachments[0]}})
+	for _, b := range bodies {
+		if b != nil {
+			e.Attachments = append(e.Attachments, sha512.Sum512(b))
+		}
+	}
+	if e.Attachments != nil {
+		result, chains, err := asic.BuildChains([][]asic.Digest{append([]asic.Digest{e.Message}, e.Attachments...)})
 		if err != nil {
 			panic(err)
 		}
@@ -133,14 +137,14 @@ func (s *signer) evidence(head, body []byte) asic.Evidence {
 	return e
 }
 
-// record makes the record of a message; body nil means none.
-func record(messageID string, body []byte) *msglog.Record {
+// record makes the record of a message; a nil body means none.
+func record(messageID string, bodies ...[]byte) *msglog.Record {
 	head := fmt.Appendf(nil, "POST\r\n/r1/DEV/COM/222/sub/svc/path?q=1\r\nAccept:*/*\r\nx-road-id:%s\r\nX-Road-Client:DEV/GOV/111/sub\r\nx-road-request-id:r-%s\r\n", messageID, messageID)
 	return &msglog.Record{
 		Time: epoch, Side: msglog.Client, MessageID: messageID, RequestID: "r-" + messageID,
 		Client: client("DEV/GOV/111/sub"), Service: service("DEV/COM/222/sub/svc"),
 		ServiceServer: must(id.ParseSecurityServer("DEV/COM/222/ss1")),
-		Head:          head, Evidence: testSigner().evidence(head, body),
+		Head:          head, Evidence: testSigner().evidence(head, bodies...),
 	}
 }
 
@@ -150,7 +154,6 @@ type memBody struct {
 	path string
 }
 
-func (b *memBody) Present() bool             { return true }
 func (b *memBody) Size() int64               { return int64(len(b.data)) }
 func (b *memBody) Digest() [sha512.Size]byte { return sha512.Sum512(b.data) }
 func (b *memBody) Path() string              { return b.path }
@@ -169,6 +172,24 @@ func spooled(fs vfs.FS, path string, data []byte) (*memBody, error) {
 	}
 	_, err = f.Write(append([]byte(nil), data...))
 	return &memBody{data: data, path: path}, errors.Join(err, f.Close())
+}
+
+// sources gives bodies to the log as the gateway would: large ones in files of
+// the spool, named after the message.
+func sources(fs vfs.FS, l *msglog.Log, messageID string, bodies [][]byte) ([]msglog.BodySource, error) {
+	var list []msglog.BodySource
+	for i, data := range bodies {
+		if len(data) <= 1000 {
+			list = append(list, &memBody{data: data})
+			continue
+		}
+		b, err := spooled(fs, fs.PathJoin(l.SpoolDir(), fmt.Sprintf("%s-%d", messageID, i)), data)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, b)
+	}
+	return list, nil
 }
 
 func config(c *clock, f *fakeTSA) msglog.Config {
@@ -203,9 +224,9 @@ func checkLog(t testing.TB, l *msglog.Log) *msglog.CheckReport {
 	return r
 }
 
-func appendRecord(t testing.TB, l *msglog.Log, r *msglog.Record, body msglog.BodySource) {
+func appendRecord(t testing.TB, l *msglog.Log, r *msglog.Record, bodies ...msglog.BodySource) {
 	t.Helper()
-	if err := l.AppendSource(t.Context(), r, body); err != nil {
+	if err := l.AppendSource(t.Context(), r, bodies...); err != nil {
 		t.Fatal(err)
 	}
 }

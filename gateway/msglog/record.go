@@ -52,29 +52,26 @@ type Record struct {
 
 	// Head is /message.xml: the REST head or the SOAP envelope, as signed.
 	Head []byte
-	// Body is /attachment1, nil if the message has none. A body in a file is
-	// linked into the log's own folder; the caller goes on using and closing
-	// its Body as before.
-	Body     *message.Body
-	Evidence asic.Evidence
+	// Attachments are /attachment1, 2, …: the REST body or the SOAP attachments.
+	// One in a file is linked into the log's own folder; the caller goes on
+	// using and closing its Body as before.
+	Attachments message.Content
+	Evidence    asic.Evidence
 }
 
-// BodyState tells where the body of a logged message is.
+// BodyState tells where the body of a logged attachment is.
 type BodyState uint8
 
 // The states of a logged body.
 const (
-	BodyNone     BodyState = iota // the message has none
-	BodyInline                    // in the record
-	BodyFile                      // in a file of its own
-	BodyWithheld                  // left out by policy, only its digest is kept
+	BodyInline   BodyState = iota + 1 // in the record
+	BodyFile                          // in a file of its own
+	BodyWithheld                      // left out by policy, only its digest is kept
 )
 
 // String returns the state in one word.
 func (s BodyState) String() string {
 	switch s {
-	case BodyNone:
-		return "none"
 	case BodyInline:
 		return "inline"
 	case BodyFile:
@@ -85,16 +82,22 @@ func (s BodyState) String() string {
 	return "invalid"
 }
 
-// Entry is a record as it stands in the log. Its Record.Body is nil; use
-// Log.OpenBody.
+// Body is what the log has of one attachment.
+type Body struct {
+	State BodyState
+	Size  int64 // of the original, also where it is withheld
+
+	data []byte // inline bytes or the name of the file
+}
+
+// Entry is a record as it stands in the log. Its Record.Attachments are nil;
+// use Log.OpenBody.
 type Entry struct {
 	Record
-	BodyState    BodyState
-	BodySize     int64 // of the original body, also where it is withheld
-	HeadWithheld bool  // by policy, Head is shorter than what was signed
+	Bodies       []Body // one for each attachment; withheld are all or none
+	BodySize     int64  // of all of them
+	HeadWithheld bool   // by policy, Head is shorter than what was signed
 	Stamped      bool
-
-	body []byte // inline bytes or the name of the file
 }
 
 // Holder returns the local party whose record this is: the client on the
@@ -121,10 +124,10 @@ const (
 
 var errEncoding = errors.New("not a canonical record")
 
-// appendTo writes the canonical form: version, flags, body state, time in
-// nanoseconds since 1970 (8 bytes, big endian), then every field in fixed
-// order, each preceded by its length as a minimal varint. The sequence number
-// is the key and is not repeated.
+// appendTo writes the canonical form: version, flags, time in nanoseconds since
+// 1970 (8 bytes, big endian), then every field in fixed order, each preceded by
+// its length as a minimal varint. For each digest of an attachment there is a
+// body at the end. The sequence number is the key and is not repeated.
 func (e *Entry) appendTo(b []byte) []byte {
 	var flags byte
 	if e.Side == Server {
@@ -140,7 +143,7 @@ func (e *Entry) appendTo(b []byte) []byte {
 	if e.HeadWithheld {
 		flags |= flagHeadWithheld
 	}
-	b = append(b, recordVersion, flags, byte(e.BodyState))
+	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixNano()))
 	b = appendString(b, e.MessageID)
 	b = appendString(b, e.RequestID)
@@ -161,11 +164,12 @@ func (e *Entry) appendTo(b []byte) []byte {
 	b = appendBytes(b, e.Evidence.ChainResult)
 	b = appendBytes(b, e.Evidence.Chain)
 	b = appendBytes(b, e.Head)
-	if e.BodyState != BodyNone {
-		b = binary.AppendUvarint(b, uint64(e.BodySize))
-	}
-	if e.BodyState == BodyInline || e.BodyState == BodyFile {
-		b = appendBytes(b, e.body)
+	for _, body := range e.Bodies {
+		b = append(b, byte(body.State))
+		b = binary.AppendUvarint(b, uint64(body.Size))
+		if body.State != BodyWithheld {
+			b = appendBytes(b, body.data)
+		}
 	}
 	return b
 }
@@ -179,9 +183,8 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 		return nil, fmt.Errorf("record %d has version %d, this program reads version %d", seq, v, recordVersion)
 	}
 	flags := r.byte()
-	state := BodyState(r.byte())
 	nanos := r.uint64()
-	if flags&^flagsKnown != 0 || state > BodyWithheld || nanos > math.MaxInt64 {
+	if flags&^flagsKnown != 0 || nanos > math.MaxInt64 {
 		r.fail()
 	}
 	e.Time = time.Unix(0, int64(nanos)).UTC()
@@ -190,7 +193,6 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 		e.Side = Server
 	}
 	e.HeadWithheld = flags&flagHeadWithheld != 0
-	e.BodyState = state
 	e.MessageID, e.RequestID = string(r.bytes()), string(r.bytes())
 	client, owner, code, version := string(r.bytes()), string(r.bytes()), string(r.bytes()), ""
 	if flags&flagVersioned != 0 {
@@ -212,17 +214,8 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 	e.Evidence.ChainResult = r.bytes()
 	e.Evidence.Chain = r.bytes()
 	e.Head = r.bytes()
-	if state != BodyNone {
-		size := r.uvarint()
-		if size > math.MaxInt64 {
-			r.fail()
-		}
-		e.BodySize = int64(size)
-	}
-	if state == BodyInline || state == BodyFile {
-		e.body = r.bytes()
-	}
-	if r.err == nil && (len(r.b) != 0 || state == BodyInline && int64(len(e.body)) != e.BodySize) {
+	e.readBodies(&r, len(e.Evidence.Attachments))
+	if len(r.b) != 0 {
 		r.fail()
 	}
 	if r.err != nil {
@@ -232,6 +225,32 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 		return nil, fmt.Errorf("record %d: %w", seq, err)
 	}
 	return e, nil
+}
+
+// readBodies reads n bodies.
+func (e *Entry) readBodies(r *reader, n int) {
+	if r.err != nil || n == 0 {
+		return
+	}
+	e.Bodies = make([]Body, n)
+	for i := range e.Bodies {
+		b := &e.Bodies[i]
+		b.State = BodyState(r.byte())
+		size := r.uvarint()
+		if b.State < BodyInline || b.State > BodyWithheld || size > math.MaxInt64-uint64(e.BodySize) ||
+			(b.State == BodyWithheld) != (e.Bodies[0].State == BodyWithheld) {
+			r.fail()
+			return
+		}
+		b.Size = int64(size)
+		e.BodySize += b.Size
+		if b.State != BodyWithheld {
+			b.data = r.bytes()
+		}
+		if b.State == BodyInline && int64(len(b.data)) != b.Size {
+			r.fail()
+		}
+	}
 }
 
 // parseNames fills in the identifiers and refuses spellings that appendTo
