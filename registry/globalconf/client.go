@@ -59,6 +59,9 @@ type ClientConfig struct {
 	// without regard to case; "all" permits all, "none" overrides everything.
 	// Empty means none.
 	AllowedFederations []string
+	// Version is the only configuration version to ask for; 0 means the newest
+	// that the source has.
+	Version int
 	// Interval is the time between two updates, one minute if zero; it varies by
 	// a tenth.
 	Interval time.Duration
@@ -682,6 +685,9 @@ func (c *Client) directory(ctx context.Context, l location) (at *url.URL, doc []
 		return status, err
 	}
 	first, last := CurrentVersion, MinVersion
+	if c.cfg.Version != 0 {
+		first, last = c.cfg.Version, c.cfg.Version
+	}
 	if base.Query().Has("version") {
 		first, last = 0, 0
 	} else if l.version != 0 {
@@ -700,6 +706,8 @@ func (c *Client) directory(ctx context.Context, l location) (at *url.URL, doc []
 			return nil, nil, 0, err
 		case status == http.StatusOK:
 			return at, doc, version, nil
+		case status == http.StatusNotFound && v == last && v == c.cfg.Version:
+			return nil, nil, 0, fmt.Errorf("%w: version %d is not served", ErrVersion, v)
 		case status != http.StatusNotFound || v == last:
 			return nil, nil, 0, fmt.Errorf("HTTP status %d", status)
 		}

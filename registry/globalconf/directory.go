@@ -32,6 +32,9 @@ type Directory struct {
 	// SignHash is the digest algorithm of the signature, SHA-512 if zero. The
 	// hash of the verification certificate always uses SHA-512.
 	SignHash crypto.Hash
+	// Proxy has Sign write the form of a configuration proxy, which differs from
+	// a central server's in details that readers must not mind.
+	Proxy bool
 }
 
 // Part is one file of a configuration.
@@ -136,8 +139,7 @@ func Folder(t time.Time) string {
 	return t.Format("20060102150405") + fmt.Sprintf("%09d", t.Nanosecond())
 }
 
-// Sign writes the signed directory in the form of a central server. cert is the
-// verification certificate of key.
+// Sign writes the signed directory. cert is the verification certificate of key.
 func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, error) {
 	hash := d.SignHash
 	if hash == 0 {
@@ -153,9 +155,16 @@ func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	line("--%s", inner)
-	line("Expire-date: %s", d.Expires.UTC().Format("2006-01-02T15:04:05Z"))
+	layout, quote, end := "2006-01-02T15:04:05Z", `"`, "\r\n"
+	if d.Proxy {
+		layout, quote, end = "2006-01-02T15:04:05.000Z", "", "\n"
+	}
+	line("Expire-date: %s", d.Expires.UTC().Format(layout))
 	line("Version: %d", d.Version)
 	line("")
+	if d.Proxy {
+		line("") // the end of an empty body
+	}
 	for i := range d.Parts {
 		p := &d.Parts[i]
 		if err := p.writable(); err != nil {
@@ -164,7 +173,7 @@ func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 		line("--%s", inner)
 		line("Content-type: %s", contentType)
 		line("Content-transfer-encoding: base64")
-		line("Content-identifier: %s%s", p.Identifier, p.instanceParameter())
+		line("Content-identifier: %s%s", p.Identifier, p.instanceParameter(d.Proxy))
 		line("Content-location: %s", p.Location)
 		if p.FileName != "" {
 			line("Content-file-name: %s", p.FileName)
@@ -181,8 +190,7 @@ func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	}
 
 	b = bytes.Buffer{}
-	line("Content-Type: multipart/related; charset=UTF-8; boundary=%s", outer)
-	line("")
+	b.WriteString("Content-Type: multipart/related; charset=UTF-8; boundary=" + outer + end + end)
 	line("--%s", outer)
 	line("Content-Type: multipart/mixed; charset=UTF-8; boundary=%s", inner)
 	line("")
@@ -192,8 +200,8 @@ func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	line("Content-Type: %s", contentType)
 	line("Content-Transfer-Encoding: base64")
 	line("Signature-Algorithm-Id: %s", uri)
-	line("Verification-certificate-hash: %s; hash-algorithm-id=\"%s\"",
-		base64.StdEncoding.EncodeToString(digest(crypto.SHA512, cert.Raw)), digestURIs[0].uri)
+	line("Verification-certificate-hash: %s; hash-algorithm-id=%s",
+		base64.StdEncoding.EncodeToString(digest(crypto.SHA512, cert.Raw)), quote+digestURIs[0].uri+quote)
 	line("")
 	line("%s", base64.StdEncoding.EncodeToString(sig))
 	line("--%s--", outer)
@@ -205,13 +213,16 @@ func (d *Directory) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	return b.Bytes(), nil
 }
 
-func (p *Part) instanceParameter() string {
+func (p *Part) instanceParameter(proxy bool) string {
 	if p.Instance == "" {
 		return ""
 	}
-	quote := "'"
+	quote, other := "'", `"`
+	if proxy {
+		quote, other = other, quote
+	}
 	if strings.Contains(p.Instance, quote) {
-		quote = `"`
+		quote = other
 	}
 	return "; instance=" + quote + p.Instance + quote
 }

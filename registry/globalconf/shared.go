@@ -3,8 +3,12 @@
 package globalconf
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/x509"
+	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"kontor/pki"
@@ -132,6 +136,46 @@ func parseShared(doc string, version int) (*SharedParams, error) {
 		servers: map[id.SecurityServer]struct{}{},
 	}
 	return p.document()
+}
+
+// ReplaceSources returns the document, of version 3 or later, with other
+// sources and no other change.
+func ReplaceSources(doc []byte, version int, sources []Source) ([]byte, error) {
+	old, err := ParseSharedParams(doc, version)
+	if err != nil {
+		return nil, err
+	}
+	if version < 3 || len(sources) == 0 {
+		return nil, fmt.Errorf("%w: %d sources in version %d", ErrMalformed, len(sources), version)
+	}
+	p := sharedParser{scanner: newScanner(string(doc)), version: version}
+	p.root("conf")
+	p.required("instanceIdentifier")
+	p.expect("source")
+	start, end := p.tag.pos, 0
+	for p.at("source") {
+		p.source()
+		end = p.pos
+	}
+	w := &sharedWriter{version: version}
+	w.depth = 1
+	for i := range sources {
+		w.source(&sources[i])
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	out := slices.Concat([]byte(p.s[:start]), bytes.TrimSpace(w.b), []byte(p.s[end:]))
+	got, err := ParseSharedParams(out, version)
+	if err != nil {
+		return nil, err
+	}
+	want := *old
+	want.Sources = sources
+	if !reflect.DeepEqual(got, &want) {
+		return nil, fmt.Errorf("%w: sources that cannot be replaced", ErrMalformed)
+	}
+	return out, nil
 }
 
 // sharedParser decodes shared parameters in document order.

@@ -476,6 +476,27 @@ func (v *View) SharedParams(instance string) (raw []byte, version int, ok bool) 
 	return []byte(p.raw), i.version, true
 }
 
+// Document is one part as it was downloaded.
+type Document struct {
+	Identifier string // ContentSharedParams or another content identifier
+	Location   string
+	FileName   string // "" where the location tells it
+	Content    string
+}
+
+// Documents returns all parts that an instance's configuration consists of, and
+// when they expire; nil if the instance is not visible.
+func (v *View) Documents(instance string) (docs []Document, expires time.Time) {
+	i, ok := v.byName[instance]
+	if !ok {
+		return nil, time.Time{}
+	}
+	for _, p := range i.parts {
+		docs = append(docs, Document{p.metadata.Identifier, p.metadata.Location, p.metadata.FileName, p.raw})
+	}
+	return docs, i.expires
+}
+
 // Management returns where registration requests go, the TLS certificate found
 // there (nil if none is configured), and which client provides the management
 // services. All are zero without private parameters.

@@ -57,6 +57,7 @@ type binding struct{ prefix, uri string }
 
 type tag struct {
 	qname, space, local string
+	pos                 int // of its '<'
 	attrs               []attr
 	scope               int
 	closed              bool
@@ -251,8 +252,9 @@ func (d *scanner) next() bool {
 
 // start reads a start tag; d.pos is at its '<'.
 func (d *scanner) start() {
-	d.pos++
 	t := &d.tag
+	t.pos = d.pos
+	d.pos++
 	var prefix string
 	t.qname, prefix, t.local = d.qname()
 	t.attrs, t.scope, t.closed = t.attrs[:0], len(d.scope), false
