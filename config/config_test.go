@@ -103,6 +103,9 @@ func TestExamples(t *testing.T) {
 	if _, err := config.LoadRegistry("../deploy/registry.yaml"); err != nil {
 		t.Error(err)
 	}
+	if _, err := config.LoadMirror("../deploy/mirror.yaml"); err != nil {
+		t.Error(err)
+	}
 	if _, err := config.LoadTrust("../deploy/trust.yaml"); err != nil {
 		t.Error(err)
 	}

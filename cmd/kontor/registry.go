@@ -84,6 +84,6 @@ configuration is applied; a file that is not acceptable changes nothing.`,
 			return nil
 		},
 	})
-	commands := append(registryCommands(), initialise, run, group("config", "The configuration file", check))
+	commands := append(registryCommands(), initialise, run, newMirror(), group("config", "The configuration file", check))
 	return group("registry", "Central server: who belongs to the ecosystem", commands...)
 }
