@@ -6,6 +6,7 @@ package federation_test
 
 import (
 	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"os"
@@ -23,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/gateway/serverconf"
 	"kontor/integration/testnet"
@@ -545,4 +548,79 @@ func TestRotation(t *testing.T) {
 	}
 	n.Anchor = anchor
 	evidence(t, n, n)
+}
+
+// A gateway that loads through a mirror exchanges messages with one that does
+// not, and lives on when the registry is gone.
+func TestMirror(t *testing.T) {
+	n := testnet.Start(t, testnet.Options{})
+	dir := t.TempDir()
+	anchor := filepath.Join(dir, "registry.xml")
+	if err := os.WriteFile(anchor, n.Anchor, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := &config.Mirror{Anchor: anchor, DataDir: filepath.Join(dir, "mirror"), PINFile: filepath.Join(dir, "pin"), Name: "test",
+		Address: n.IP(101) + ":8080", Interval: 150 * time.Millisecond, Validity: time.Hour}
+	cfg.Listen.HTTP, cfg.Listen.Metrics = cfg.Address, n.IP(101)+":9100"
+	if err := roles.InitMirror(cfg, pki.P256); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- roles.RunMirror(ctx, cfg, roles.Options{Now: n.Now, Ready: func() { close(ready) }})
+	}()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- nil
+		t.Fatal(err)
+	}
+	fetch := func(url string) (body []byte, err error) {
+		resp, err := http.Get(url)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		if body, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+		}
+		return body, err
+	}
+	testnet.Eventually(t, func() error { _, err := fetch("http://" + cfg.Listen.Metrics + "/readyz"); return err })
+	own, err := fetch("http://" + cfg.Address + "/test/anchor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := filepath.Join(dir, "mirror.xml")
+	if err := os.WriteFile(through, own, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.A.Restart(func(c *config.Gateway) { c.Anchor = through })
+	works(t, n, n)
+
+	// A change reaches it, too.
+	changed := "renamed " + n.Name(testnet.Portal)
+	r := n.Registry()
+	if _, err := r.Apply(t.Context(), author, []registry.Change{&registry.RenameMember{Member: n.ClientID(testnet.Portal).Member(), Name: changed}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	testnet.Eventually(t, func() error {
+		if got := view(t, n.A).Name(n.ClientID(testnet.Portal).Member().Client()); got != changed {
+			return fmt.Errorf("the member is called %q", got)
+		}
+		return nil
+	})
+	n.Unpublish()
+	n.A.Restart(nil)
+	works(t, n, n)
 }

@@ -148,6 +148,10 @@ func (n *Network) Serve(host int, h http.Handler) (address string) {
 	return address
 }
 
+// IP returns an address of the network that nothing else uses; host is 100 to
+// 199.
+func (n *Network) IP(host int) string { return n.ip(host) }
+
 // ip returns an address of the network.
 func (n *Network) ip(host int) string { return fmt.Sprintf("%s.%d", n.net, host) }
 
