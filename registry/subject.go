@@ -2,12 +2,14 @@
 
 package registry
 
-// IsRequest reports whether a change only records or settles a management
-// request; what the request brings about are changes of their own.
-func IsRequest(c Change) bool {
-	switch c.(type) {
-	case *submitRequest, *settleRequest:
-		return true
+// RequestOf returns the number of the management request that a change only
+// records or settles; what the request brings about are changes of their own.
+func RequestOf(c Change) (number uint64, ok bool) {
+	switch c := c.(type) {
+	case *submitRequest:
+		return c.Number, true
+	case *settleRequest:
+		return c.Request, true
 	}
-	return false
+	return 0, false
 }

@@ -65,7 +65,7 @@ func newMemberClass() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c, fmt.Sprintf("Delete member class %s (%s)?", m.Code, m.Description)); err != nil {
+			if err := a.confirm(c, "Delete member class %s (%s)", m.Code, m.Description); err != nil {
 				return err
 			}
 			d, err := api.DeleteMemberClass(c.Context(), a.terms(etag), args[0])
@@ -128,7 +128,7 @@ func newMember() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c, fmt.Sprintf("Delete member %s?", withName(args[0], m.Name))); err != nil {
+			if err := a.confirm(c, "Delete member %s", withName(args[0], m.Name)); err != nil {
 				return err
 			}
 			d, err := api.DeleteMember(c.Context(), a.terms(etag), key)
@@ -195,7 +195,7 @@ func newSubsystem() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c, fmt.Sprintf("Delete subsystem %s?", withName(args[0], s.Name))); err != nil {
+			if err := a.confirm(c, "Delete subsystem %s", withName(args[0], s.Name)); err != nil {
 				return err
 			}
 			d, err := api.DeleteSubsystem(c.Context(), a.terms(etag), key)
@@ -253,7 +253,7 @@ func newGroup() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.confirm(c, fmt.Sprintf("Delete global group %s with %d members?", withName(g.Code, g.Description), len(g.Members))); err != nil {
+				if err := a.confirm(c, "Delete global group %s with %d members", withName(g.Code, g.Description), len(g.Members)); err != nil {
 					return err
 				}
 				d, err := api.DeleteGroup(c.Context(), a.terms(etag), args[0])

@@ -3,17 +3,11 @@
 package main
 
 import (
-	"bufio"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +59,7 @@ func (a *registryAPI) change(use, short, example string, check cobra.PositionalA
 // remove makes a command that takes something away, after confirmation.
 func (a *registryAPI) remove(use, short, example string, check cobra.PositionalArgs, run func(*cobra.Command, *admin.Client, []string) error) *cobra.Command {
 	c := a.change(use, short, example, check, run)
-	c.Flags().BoolVar(&a.yes, "yes", false, "do not ask")
+	yesFlag(c, &a.yes)
 	return c
 }
 
@@ -81,14 +75,8 @@ func (a *registryAPI) client() (*admin.Client, error) {
 	if cfg.Listen.Admin == "" {
 		return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the registry", a.config)
 	}
-	addr := cfg.Listen.Admin
-	if host, port, err := net.SplitHostPort(addr); err == nil {
-		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			addr = net.JoinHostPort("localhost", port)
-		}
-	}
 	cert, _ := roles.RegistryTLSFiles(cfg)
-	return newRegistryClient("https://"+addr, roles.RegistryKeyFile(cfg), cert)
+	return newRegistryClient("https://"+reachable(cfg.Listen.Admin), roles.RegistryKeyFile(cfg), cert)
 }
 
 func newRegistryClient(url, keyFile, certFile string) (*admin.Client, error) {
@@ -130,24 +118,9 @@ func (a *registryAPI) done(c *cobra.Command, d *admin.Done, err error) error {
 	return nil
 }
 
-// confirm asks on a terminal whether to go on. Without one, --yes must say so.
-func (a *registryAPI) confirm(c *cobra.Command, question string) error {
-	if a.yes {
-		return nil
-	}
-	in, ok := c.InOrStdin().(*os.File)
-	if !ok || !isTerminal(in) {
-		return usageError{fmt.Errorf("%s Without a terminal to ask on, say --yes", question)}
-	}
-	fmt.Fprintf(c.ErrOrStderr(), "%s [y/N] ", question)
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return errors.New("nothing was changed")
-	}
-	return nil
+// confirm asks whether to do what cannot simply be undone.
+func (a *registryAPI) confirm(c *cobra.Command, format string, args ...any) error {
+	return confirm(c, a.yes, format, args...)
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -159,14 +132,7 @@ func printJSON(w io.Writer, v any) error {
 
 // show prints one thing: as JSON, or line by line as name and value.
 func (a *registryAPI) show(c *cobra.Command, v any, lines ...[2]string) error {
-	if a.output == "json" {
-		return printJSON(c.OutOrStdout(), v)
-	}
-	t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-	for _, l := range lines {
-		fmt.Fprintf(t, "%s\t%s\n", l[0], l[1])
-	}
-	return t.Flush()
+	return printOne(c.OutOrStdout(), a.output, v, func(any) [][2]string { return lines })
 }
 
 // complete completes the n-th argument with what list returns.

@@ -94,7 +94,7 @@ func newApply(a *registryAPI) *cobra.Command {
 		for _, text := range plan.Changes {
 			fmt.Fprintln(c.ErrOrStderr(), text)
 		}
-		if err := a.confirm(c, fmt.Sprintf("Make these %d changes?", len(plan.Changes))); err != nil {
+		if err := a.confirm(c, "Make these %d changes", len(plan.Changes)); err != nil {
 			return err
 		}
 		d, err := api.Apply(c.Context(), a.terms(etag), decl) // what was shown, or nothing
@@ -190,7 +190,7 @@ func newSigningKey(a *registryAPI) *cobra.Command {
 			}), source, keys),
 		a.complete(a.remove("retire SOURCE KEY", "Make a key that does not sign unknown, and delete it", "  kontor registry signing-key retire internal 5feceb66", cobra.ExactArgs(2),
 			func(c *cobra.Command, api *admin.Client, args []string) error {
-				if err := a.confirm(c, fmt.Sprintf("Retire the %s signing key %s? Clients that know no other key lose the configuration.", args[0], args[1])); err != nil {
+				if err := a.confirm(c, "Retire the %s signing key %s, so that clients that know no other get no configuration", args[0], args[1]); err != nil {
 					return err
 				}
 				d, err := api.RetireSigningKey(c.Context(), a.terms(""), args[0], args[1])
@@ -236,7 +236,7 @@ func newAPIKey(a *registryAPI) *cobra.Command {
 			})
 		}), add,
 		a.complete(a.remove("delete NAME", "Make an API key invalid", "  kontor registry key delete alice", cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-			if err := a.confirm(c, fmt.Sprintf("Make the API key of %s invalid?", args[0])); err != nil {
+			if err := a.confirm(c, "Make the API key of %s invalid", args[0]); err != nil {
 				return err
 			}
 			if err := api.DeleteAPIKey(c.Context(), a.why, args[0]); err != nil {

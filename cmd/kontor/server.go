@@ -95,7 +95,7 @@ func newServer() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.confirm(c, fmt.Sprintf("Delete security server %s with %d certificates and %d clients?", key, len(s.Certificates), len(s.Clients))); err != nil {
+				if err := a.confirm(c, "Delete security server %s with %d certificates and %d clients", key, len(s.Certificates), len(s.Clients)); err != nil {
 					return err
 				}
 				d, err := api.DeleteServer(c.Context(), a.terms(etag), key)
@@ -132,7 +132,7 @@ func newServerCertificate(a *registryAPI) *cobra.Command {
 		a.complete(a.remove("delete SERVER SHA256", "Remove an authentication certificate, named by its hash",
 			"  kontor server certificate delete DEV/GOV/1001/ss1 0f343b0931126a20f133d67c2b018a3b…", cobra.ExactArgs(2),
 			serverCommand(func(c *cobra.Command, api *admin.Client, key id.SecurityServer, rest []string) error {
-				if err := a.confirm(c, fmt.Sprintf("Remove authentication certificate %s of %s? With it, no messages reach others.", rest[0], key)); err != nil {
+				if err := a.confirm(c, "Remove authentication certificate %s of %s, which then reaches nobody with it", rest[0], key); err != nil {
 					return err
 				}
 				d, err := api.DeleteCertificate(c.Context(), a.terms(""), key, rest[0])
@@ -149,7 +149,7 @@ func newServerClient(a *registryAPI) *cobra.Command {
 				return err
 			}
 			if ask != "" {
-				if err := a.confirm(c, fmt.Sprintf(ask, client, key)); err != nil {
+				if err := a.confirm(c, ask, client, key); err != nil {
 					return err
 				}
 			}
@@ -167,11 +167,11 @@ func newServerClient(a *registryAPI) *cobra.Command {
 				return api.EnableClient(c.Context(), a.terms(""), key, client, true)
 			})), completeServers, completeServerClients),
 		a.complete(a.remove("disable SERVER CLIENT", "Have a client's messages refused for a while", `  kontor server client disable DEV/GOV/1001/ss1 DEV/GOV/1001/portal --why "incident 12"`, cobra.ExactArgs(2),
-			run("Disable client %s at %s? Its messages are refused.", func(c *cobra.Command, api *admin.Client, key id.SecurityServer, client id.Client) (*admin.Done, error) {
+			run("Disable client %s at %s, so that its messages are refused", func(c *cobra.Command, api *admin.Client, key id.SecurityServer, client id.Client) (*admin.Done, error) {
 				return api.EnableClient(c.Context(), a.terms(""), key, client, false)
 			})), completeServers, completeServerClients),
 		a.complete(a.remove("delete SERVER CLIENT", "Remove a client from a security server", "  kontor server client delete DEV/GOV/1001/ss1 DEV/GOV/1001/portal", cobra.ExactArgs(2),
-			run("Remove client %s from %s?", func(c *cobra.Command, api *admin.Client, key id.SecurityServer, client id.Client) (*admin.Done, error) {
+			run("Remove client %s from %s", func(c *cobra.Command, api *admin.Client, key id.SecurityServer, client id.Client) (*admin.Done, error) {
 				return api.DeleteClient(c.Context(), a.terms(""), key, client)
 			})), completeServers, completeServerClients))
 }

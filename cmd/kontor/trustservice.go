@@ -87,7 +87,7 @@ func newCA() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.confirm(c, fmt.Sprintf("Withdraw the approval of %s? Certificates that it issued are then accepted nowhere.", args[0])); err != nil {
+				if err := a.confirm(c, "Withdraw the approval of %s, so that certificates that it issued are accepted nowhere", args[0]); err != nil {
 					return err
 				}
 				d, err := api.DeleteCA(c.Context(), a.terms(etag), args[0])
@@ -202,7 +202,7 @@ func newIntermediate(a *registryAPI) *cobra.Command {
 	return group("intermediate", "Intermediate authorities of a certification service", ocsp.add(add, "ocsp-"),
 		a.complete(a.remove("delete CA SHA256", "Remove an intermediate authority, named by the hash of its certificate", `  kontor ca intermediate delete "Example CA" 0f343b0931126a20f133d67c2b018a3b…`, cobra.ExactArgs(2),
 			func(c *cobra.Command, api *admin.Client, args []string) error {
-				if err := a.confirm(c, fmt.Sprintf("Remove the intermediate authority %s of %s?", args[1], args[0])); err != nil {
+				if err := a.confirm(c, "Remove the intermediate authority %s of %s", args[1], args[0]); err != nil {
 					return err
 				}
 				d, err := api.DeleteIntermediate(c.Context(), a.terms(""), args[0], args[1])
@@ -226,7 +226,7 @@ func newOCSP(a *registryAPI) *cobra.Command {
 	return group("ocsp", "OCSP responders of a certification service", r.add(add, ""),
 		a.complete(a.remove("delete CA SHA256 URL", "Remove an OCSP responder of an authority", `  kontor ca ocsp delete "Example CA" 0f343b0931126a20f133d67c2b018a3b… http://ocsp.example.org`, cobra.ExactArgs(3),
 			func(c *cobra.Command, api *admin.Client, args []string) error {
-				if err := a.confirm(c, fmt.Sprintf("Remove the OCSP responder %s of %s?", args[2], args[0])); err != nil {
+				if err := a.confirm(c, "Remove the OCSP responder %s of %s", args[2], args[0]); err != nil {
 					return err
 				}
 				d, err := api.DeleteResponder(c.Context(), a.terms(""), args[0], args[1], args[2])
@@ -293,7 +293,7 @@ func newTSA() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.confirm(c, fmt.Sprintf("Withdraw the approval of %s? Its time-stamps are then accepted nowhere, old ones included.", args[0])); err != nil {
+				if err := a.confirm(c, "Withdraw the approval of %s, so that its time-stamps are accepted nowhere, old ones included", args[0]); err != nil {
 					return err
 				}
 				d, err := api.DeleteTSA(c.Context(), a.terms(etag), args[0])
@@ -338,7 +338,7 @@ func newAnchor() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c, fmt.Sprintf("End the federation with instance %s?", args[0])); err != nil {
+			if err := a.confirm(c, "End the federation with instance %s", args[0]); err != nil {
 				return err
 			}
 			d, err := api.DistrustAnchor(c.Context(), a.terms(etag), args[0])

@@ -99,6 +99,7 @@ func New(ctx context.Context, cfg Config) (*API, error) {
 	a.api.UseMiddleware(a.admit)
 	a.registerMembers()
 	a.registerServers()
+	a.registerRequests()
 	a.registerGroups()
 	a.registerTrust()
 	a.registerSystem()
@@ -212,6 +213,7 @@ func change[I any](a *API, o operation, choose func(*I, *registry.State) ([]regi
 }
 
 // chooser is shown the changes before they are made, and may refuse them.
+// Without a state they are made already.
 type chooser func(*registry.State, []registry.Change) error
 
 // change makes a change once, if the caller may, and records it.
@@ -238,7 +240,10 @@ func (a *API) change(ctx context.Context, apply func(registry.Author, chooser) (
 			}
 			texts = append(texts, change.String())
 		}
-		return a.unchanged(ctx, c.ifMatch, st, changes)
+		if st == nil { // they are made already
+			return nil
+		}
+		return a.unchanged(ctx, c.ifMatch, st, subjects(changes)...)
 	})
 	c.record.What = texts
 	if err != nil {
@@ -254,6 +259,30 @@ func (a *API) change(ctx context.Context, apply func(registry.Author, chooser) (
 func auditUnusable() *guard.Problem {
 	return guard.NewProblem(http.StatusServiceUnavailable, guard.CodeUnavailable,
 		"nothing can be changed: the audit log cannot be written", "free its disk, then restart the registry")
+}
+
+// carryOut is change for what the registry changes by itself: something about
+// subject.
+func (a *API) carryOut(ctx context.Context, subject string, do func(registry.Author) error) (*doneAnswer, error) {
+	return a.change(ctx, func(by registry.Author, tell chooser) (uint64, error) {
+		st := a.cfg.Registry.State()
+		before := st.Number()
+		if err := a.unchanged(ctx, callOf(ctx).ifMatch, st, subject); err != nil {
+			return 0, err
+		}
+		if err := do(by); err != nil {
+			return 0, err
+		}
+		last := before
+		err := a.cfg.Registry.Journal(ctx, before+1, func(e *registry.Entry) error {
+			if e.Author.Request != by.Request {
+				return nil // somebody else's, meanwhile
+			}
+			last = e.Number
+			return tell(nil, []registry.Change{e.Change})
+		})
+		return last, err
+	})
 }
 
 // repeat answers a call that was made before.
@@ -279,9 +308,19 @@ func (a *API) done(c *call, done Done, repeated bool) (*doneAnswer, error) {
 	return out, nil
 }
 
-// unchanged refuses changes of what somebody else has changed since the caller
+// subjects are what the changes are about.
+func subjects(changes []registry.Change) []string {
+	var all []string
+	for _, c := range changes {
+		subject, _ := about(c)
+		all = append(all, subject)
+	}
+	return all
+}
+
+// unchanged refuses to change what somebody else has changed since the caller
 // saw it.
-func (a *API) unchanged(ctx context.Context, ifMatch string, st *registry.State, changes []registry.Change) error {
+func (a *API) unchanged(ctx context.Context, ifMatch string, st *registry.State, mine ...string) error {
 	if ifMatch == "" || ifMatch == "*" {
 		return nil
 	}
@@ -297,13 +336,12 @@ func (a *API) unchanged(ctx context.Context, ifMatch string, st *registry.State,
 	if seen > st.Number() || st.Number()-seen > maxBehind {
 		return stale("too much has changed since the caller saw it")
 	}
-	mine := map[string]bool{}
-	for _, c := range changes {
-		subject, _ := about(c)
-		mine[subject] = true
+	known := map[string]bool{"": true}
+	for _, subject := range mine {
+		known[subject] = true
 	}
 	return a.cfg.Registry.Journal(ctx, seen+1, func(e *registry.Entry) error {
-		if subject, _ := about(e.Change); subject == "" || mine[subject] {
+		if subject, _ := about(e.Change); known[subject] {
 			return stale(fmt.Sprintf("meanwhile %s has changed it: %s (entry %d)", e.Author.Who, e.Change, e.Number))
 		}
 		return nil

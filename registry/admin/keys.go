@@ -111,34 +111,20 @@ func (a *API) registerSigningKeys() {
 	huma.Register(a.api, operation{id: "generate-signing-key", method: http.MethodPost, path: "/signing-keys", status: http.StatusCreated, roles: officer,
 		summary: "Make a signing key and make it known", description: "Clients learn it from the configuration, two minutes at default intervals; activate it then, and retire the old one.",
 	}.huma(a), func(ctx context.Context, in *add) (*doneAnswer, error) {
-		return a.change(ctx, func(by registry.Author, choices chooser) (uint64, error) {
-			st := a.cfg.Registry.State()
-			alg := pki.RSA3072
+		return a.carryOut(ctx, "keys "+in.Body.Source, func(by registry.Author) error {
+			src, alg := registry.Source(in.Body.Source), pki.RSA3072
 			if in.Body.Algorithm != "" {
 				var err error
 				if alg, err = pki.ParseAlgorithm(in.Body.Algorithm); err != nil {
-					return 0, invalid(err)
+					return invalid(err)
 				}
 			}
-			if n := len(st.Keys(registry.Source(in.Body.Source))); n >= 10 { // before a key is made for nothing
-				return 0, guard.NewProblem(http.StatusConflict, guard.CodeInvalid, fmt.Sprintf("the source has %d keys already", n), "retire one first")
+			st := a.cfg.Registry.State()
+			if n := len(st.Keys(src)); n >= 10 { // before a key is made for nothing
+				return guard.NewProblem(http.StatusConflict, guard.CodeInvalid, fmt.Sprintf("the source has %d keys already", n), "retire one first")
 			}
-			c := callOf(ctx)
-			if err := a.unchanged(ctx, c.ifMatch, st, []registry.Change{&registry.AddKey{Source: registry.Source(in.Body.Source)}}); err != nil {
-				return 0, err
-			}
-			c.ifMatch = "" // what follows is the change itself
-			hash, err := a.cfg.Registry.GenerateKey(ctx, by, registry.Source(in.Body.Source), alg)
-			if err != nil {
-				return 0, err
-			}
-			st = a.cfg.Registry.State()
-			for _, k := range st.Keys(registry.Source(in.Body.Source)) {
-				if k.Hash() == hash {
-					return st.Number(), choices(st, []registry.Change{&registry.AddKey{Source: k.Source, Certificate: k.Certificate}})
-				}
-			}
-			return st.Number(), nil
+			_, err := a.cfg.Registry.GenerateKey(ctx, by, src, alg)
+			return err
 		})
 	})
 	type one struct {

@@ -99,8 +99,10 @@ func about(c registry.Change) (subject, role string) {
 	case *registry.ChangeOwner:
 		return "server " + c.Server.String(), RegistrationOfficer
 	}
-	if registry.IsRequest(c) {
-		return "requests", RegistrationOfficer
+	if number, ok := registry.RequestOf(c); ok {
+		return requestSubject(number), RegistrationOfficer
 	}
 	return "", ""
 }
+
+func requestSubject(number uint64) string { return fmt.Sprintf("request %d", number) }

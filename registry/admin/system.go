@@ -20,6 +20,10 @@ type Parameters struct {
 	OCSPFetchInterval     int    `json:"ocsp_fetch_interval" doc:"Between two OCSP requests for a certificate, in seconds; 0: the default"`
 	IgnoreOCSPNextUpdate  bool   `json:"ignore_ocsp_next_update" doc:"Accept OCSP responses past their nextUpdate"`
 	MinimumVersion        int    `json:"minimum_version" doc:"Oldest configuration version published, 2 to 6"`
+
+	AutoApproveCertificates bool `json:"auto_approve_certificates" doc:"Approve registrations of authentication certificates at once if the owner is a member"`
+	AutoApproveClients      bool `json:"auto_approve_clients" doc:"Approve registrations of clients at once if server and member exist"`
+	AutoApproveOwners       bool `json:"auto_approve_owners" doc:"Approve changes of a security server's owner at once"`
 }
 
 // ParameterChange is the body that changes parameters; what is absent stays.
@@ -31,6 +35,10 @@ type ParameterChange struct {
 	OCSPFetchInterval     *int    `json:"ocsp_fetch_interval,omitempty"`
 	IgnoreOCSPNextUpdate  *bool   `json:"ignore_ocsp_next_update,omitempty"`
 	MinimumVersion        *int    `json:"minimum_version,omitempty"`
+
+	AutoApproveCertificates *bool `json:"auto_approve_certificates,omitempty"`
+	AutoApproveClients      *bool `json:"auto_approve_clients,omitempty"`
+	AutoApproveOwners       *bool `json:"auto_approve_owners,omitempty"`
 }
 
 // Management tells who offers the management services and where.
@@ -91,7 +99,8 @@ func (a *API) registerSystem() {
 	read(a, operation{id: "show-system-parameters", path: "/system-parameters", summary: "Show the system parameters"},
 		func(_ *struct{}, st *registry.State) (Parameters, error) {
 			s := st.System()
-			return Parameters{s.Address, s.ConfigurationValidity, s.OCSPFreshness, s.TimestampingInterval, s.OCSPFetchInterval, s.IgnoreOCSPNextUpdate, s.MinimumVersion}, nil
+			return Parameters{s.Address, s.ConfigurationValidity, s.OCSPFreshness, s.TimestampingInterval, s.OCSPFetchInterval, s.IgnoreOCSPNextUpdate, s.MinimumVersion,
+				s.AutoApproveCertificates, s.AutoApproveClients, s.AutoApproveOwners}, nil
 		})
 	type set struct {
 		ChangeTerms
@@ -107,6 +116,9 @@ func (a *API) registerSystem() {
 			assign(&s.OCSPFetchInterval, b.OCSPFetchInterval)
 			assign(&s.IgnoreOCSPNextUpdate, b.IgnoreOCSPNextUpdate)
 			assign(&s.MinimumVersion, b.MinimumVersion)
+			assign(&s.AutoApproveCertificates, b.AutoApproveCertificates)
+			assign(&s.AutoApproveClients, b.AutoApproveClients)
+			assign(&s.AutoApproveOwners, b.AutoApproveOwners)
 			return setSystem(st, s), nil
 		})
 
