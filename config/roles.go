@@ -209,9 +209,24 @@ type Trust struct {
 	URL            string `mapstructure:"url"`             // under which clients reach listen.http
 
 	Listen struct {
-		HTTP    string `mapstructure:"http"` // /ocsp, /tsa, /ca.pem
+		HTTP    string `mapstructure:"http"`  // /ocsp, /tsa, /ca.pem
+		HTTPS   string `mapstructure:"https"` // the same and /acme; empty: off
 		Metrics string `mapstructure:"metrics"`
 	} `mapstructure:"listen"`
+
+	// TLS is the web server certificate for listen.https, as PEM files; both
+	// empty: the authority issues one to itself.
+	TLS struct {
+		Certificate string `mapstructure:"certificate"`
+		Key         string `mapstructure:"key"`
+	} `mapstructure:"tls"`
+
+	ACME struct {
+		Enabled        bool   `mapstructure:"enabled"`
+		URL            string `mapstructure:"url"`             // under which applicants reach listen.https
+		Profile        string `mapstructure:"profile"`         // certificate profile, as the registry approves the authority with
+		ValidationPort int    `mapstructure:"validation_port"` // of applicants, where challenges are asked for
+	} `mapstructure:"acme"`
 
 	Logging Logging `mapstructure:"logging"`
 }
@@ -229,6 +244,7 @@ func (c *Trust) defaults() {
 	c.DataDir = "/var/lib/kontor/trust"
 	c.PassphraseFile = "/etc/kontor/trust.pass"
 	c.Listen.HTTP, c.Listen.Metrics = ":8888", "127.0.0.1:9102"
+	c.ACME.Profile, c.ACME.ValidationPort = "FiVRK", 80
 	c.Logging.defaults()
 }
 
@@ -237,7 +253,21 @@ func (c *Trust) validate(p *problems) {
 	required(p, "passphrase_file", c.PassphraseFile)
 	address(p, "url", c.URL)
 	listen(p, "listen.http", c.Listen.HTTP, false)
+	listen(p, "listen.https", c.Listen.HTTPS, true)
 	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		p.add("tls", "certificate and key belong together; leave out both for a certificate of the authority's own")
+	}
+	if c.ACME.Enabled {
+		u, err := url.Parse(c.ACME.URL)
+		if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			p.add("acme.url", "%q is not an https URL without a path, such as https://ca.example.org:8889", c.ACME.URL)
+		}
+		required(p, "acme.profile", c.ACME.Profile)
+		port(p, "acme.validation_port", c.ACME.ValidationPort)
+	} else if c.Listen.HTTPS != "" {
+		p.add("listen.https", "serves nothing unless acme.enabled is true")
+	}
 	c.Logging.validate(p)
 }
 
