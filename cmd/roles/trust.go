@@ -4,6 +4,7 @@ package roles
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +25,7 @@ import (
 	"kontor/config"
 	"kontor/pki"
 	"kontor/pki/ca"
+	"kontor/pki/enrol"
 )
 
 // InitTrust creates the authority of a configuration, and its passphrase if
@@ -53,7 +56,15 @@ func openTrust(cfg *config.Trust, log *zap.Logger, now func() time.Time) (*ca.CA
 	if err != nil {
 		return nil, err
 	}
-	authority, err := ca.Open(cfg.DataDir, pass, ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Now: now, Log: log})
+	settings := ca.Config{OCSPURL: strings.TrimSuffix(cfg.URL, "/") + "/ocsp", Now: now, Log: log}
+	if cfg.ACME.Enabled {
+		profile, ok := pki.ProfileByClass(cfg.ACME.Profile)
+		if !ok {
+			return nil, fmt.Errorf("acme.profile: %q is not a certificate profile; use one of %v", cfg.ACME.Profile, pki.Profiles())
+		}
+		settings.ACME = &ca.ACME{URL: cfg.ACME.URL, Profile: profile, ValidationPort: cfg.ACME.ValidationPort}
+	}
+	authority, err := ca.Open(cfg.DataDir, pass, settings)
 	if errors.Is(err, ca.ErrNotFound) {
 		return nil, fmt.Errorf("%w; run kontor trust init first", err)
 	}
@@ -68,6 +79,12 @@ func RunTrust(ctx context.Context, cfg *config.Trust, o Options) error {
 		return err
 	}
 	defer authority.Close()
+	var secure *tls.Config
+	if cfg.Listen.HTTPS != "" {
+		if secure, err = trustTLS(cfg, authority); err != nil {
+			return err
+		}
+	}
 	socket := TrustSocket(cfg)
 	// A socket that a killed process left behind keeps nobody out: the database
 	// above is locked by whoever runs.
@@ -82,15 +99,32 @@ func RunTrust(ctx context.Context, cfg *config.Trust, o Options) error {
 		l.Close()
 		return err
 	}
-	admin := &http.Server{Handler: trustAdmin(authority, log), ReadTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: trustAdmin(cfg, authority, log), ReadTimeout: 10 * time.Second}
 	go admin.Serve(l) // ends with Close
 	defer admin.Close()
 	return serve(ctx, log, []endpoint{
 		{key: "listen.http", addr: cfg.Listen.HTTP, handler: authority.Handler()},
+		{key: "listen.https", addr: cfg.Listen.HTTPS, handler: authority.Handler(), tls: secure},
 		{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(prometheus.NewRegistry(), []check{
 			{"database", func() error { _, err := authority.List(ctx); return err }},
 		})},
 	}, o.Ready)
+}
+
+// trustTLS is how listen.https proves who it is.
+func trustTLS(cfg *config.Trust, authority *ca.CA) (*tls.Config, error) {
+	if cfg.TLS.Certificate != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.TLS.Certificate, cfg.TLS.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, nil
+	}
+	u, err := url.Parse(cfg.ACME.URL)
+	if err != nil {
+		return nil, fmt.Errorf("acme.url: %w", err)
+	}
+	return authority.TLSConfig(u.Hostname())
 }
 
 // TrustSocket is where a running authority takes the orders of its operator.
@@ -108,11 +142,13 @@ type IssuedCert struct {
 
 // trustAdmin serves the operator through a socket that only the service's own
 // user can open.
-func trustAdmin(authority *ca.CA, log *zap.Logger) http.Handler {
+func trustAdmin(cfg *config.Trust, authority *ca.CA, log *zap.Logger) http.Handler {
 	refuse := func(w http.ResponseWriter, err error) {
 		status := http.StatusInternalServerError
-		if errors.Is(err, ca.ErrRequest) || errors.Is(err, ca.ErrUnknownSerial) || errors.Is(err, ca.ErrRevoked) || errors.Is(err, ca.ErrReason) {
-			status = http.StatusUnprocessableEntity
+		for _, expected := range []error{ca.ErrRequest, ca.ErrUnknownSerial, ca.ErrRevoked, ca.ErrReason, ca.ErrBinding, ca.ErrUnknownBinding} {
+			if errors.Is(err, expected) {
+				status = http.StatusUnprocessableEntity
+			}
 		}
 		http.Error(w, err.Error(), status)
 	}
@@ -170,6 +206,50 @@ func trustAdmin(authority *ca.CA, log *zap.Logger) http.Handler {
 				rec.Issued, rec.Certificate.NotAfter, status})
 		}
 		_ = json.NewEncoder(w).Encode(all) // the asker may have gone
+	})
+	mux.HandleFunc("POST /eab", func(w http.ResponseWriter, r *http.Request) {
+		var want ca.Binding
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&want); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		b, key, err := authority.AddBinding(r.Context(), want)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		log.Info("external account binding made", zap.String("kid", b.KID), zap.String("usage", string(b.Usage)), zap.Stringer("member", b.Member))
+		credentials := enrol.Credentials{Directory: strings.TrimSuffix(cfg.ACME.URL, "/") + "/acme/directory", KID: b.KID, MACKey: key}
+		if cfg.TLS.Certificate == "" {
+			credentials.Root = authority.Certificate()
+		}
+		file, err := credentials.Marshal()
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		w.Write(file)
+	})
+	mux.HandleFunc("GET /eab", func(w http.ResponseWriter, r *http.Request) {
+		all, err := authority.Bindings(r.Context())
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		if all == nil {
+			all = []*ca.Binding{}
+		}
+		_ = json.NewEncoder(w).Encode(all) // the asker may have gone
+	})
+	mux.HandleFunc("DELETE /eab", func(w http.ResponseWriter, r *http.Request) {
+		kid := r.URL.Query().Get("kid")
+		if err := authority.DeleteBinding(r.Context(), kid); err != nil {
+			refuse(w, err)
+			return
+		}
+		log.Info("external account binding deleted", zap.String("kid", kid))
 	})
 	return mux
 }
