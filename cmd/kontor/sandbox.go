@@ -370,6 +370,7 @@ type (
 		OCSP    string `json:"ocsp"`
 		TSA     string `json:"tsa"`
 		TSACert string `json:"tsa_cert"`
+		ACME    string `json:"acme"`
 		Metrics string `json:"metrics"`
 		Config  string `json:"config"`
 		PID     int    `json:"pid"`
@@ -413,7 +414,7 @@ func (s *sandbox) describe() error {
 		Registry: sandboxRegistry{URL: "http://" + registryAddr, Admin: "https://" + registryAdmin, Metrics: "http://" + registryMetrics + "/metrics",
 			Config: s.path("registry.yaml"), PID: pid("registry")},
 		Trust: sandboxTrust{CA: s.path("trust", "ca.pem"), OCSP: "http://" + trustAddr + "/ocsp", TSA: "http://" + trustAddr + "/tsa",
-			TSACert: s.path("trust", "tsa.pem"), Metrics: "http://" + trustMetrics + "/metrics", Config: s.path("trust.yaml"), PID: pid("trust")},
+			TSACert: s.path("trust", "tsa.pem"), ACME: "https://" + trustACME + "/acme/directory", Metrics: "http://" + trustMetrics + "/metrics", Config: s.path("trust.yaml"), PID: pid("trust")},
 		Clients: sandboxClients, Services: []sandboxServiceAt{},
 	}
 	for i, g := range sandboxGateways {

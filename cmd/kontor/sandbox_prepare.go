@@ -34,6 +34,7 @@ const (
 	registryInternal   = "127.0.0.10:4002" // management requests through the security server that provides the services
 	registryMetrics    = "127.0.0.10:9101"
 	trustAddr          = "127.0.0.13:8888"
+	trustACME          = "127.0.0.13:8889"
 	trustMetrics       = "127.0.0.13:9102"
 	sampleAddr         = "127.0.0.14:8000"
 )
@@ -305,7 +306,13 @@ passphrase_file: {{path "secrets" "trust.pass"}}
 url: http://` + trustAddr + `
 listen:
   http: "` + trustAddr + `"
+  https: "` + trustACME + `"
   metrics: "` + trustMetrics + `"
+acme:
+  enabled: true
+  url: https://` + trustACME + `
+  profile: ` + sandboxProfile + `
+  validation_port: 8880
 `
 
 const registryYAML = `instance: ` + sandboxInstance + `
@@ -370,6 +377,7 @@ certificationServices:
     certificate: trust/ca.pem
     ocsp:
       - {url: {{.Trust}}/ocsp, certificate: trust/ocsp.pem}
+    acme: {directoryURL: "https://` + trustACME + `/acme/directory"}
 timestampingAuthorities:
   - {name: Sandbox TSA, url: {{.Trust}}/tsa, certificate: trust/tsa.pem}
 settings:

@@ -170,7 +170,7 @@ func newTrust() *cobra.Command {
 		},
 	})
 	return group("trust", "Certification authority, OCSP responder and time-stamping authority",
-		initialise, run, issue, revoke, list, group("config", "The configuration file", check))
+		initialise, run, issue, revoke, list, newTrustEAB(load, withConfig), group("config", "The configuration file", check))
 }
 
 // socketClient calls the operator's socket of a running role.
