@@ -5,10 +5,12 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"kontor/registry"
 	"kontor/registry/admin"
 	"kontor/registry/id"
 )
@@ -41,12 +43,27 @@ func newSettings() *cobra.Command {
 				[2]string{"OCSP nextUpdate ignored", yesNo(p.IgnoreOCSPNextUpdate)},
 				[2]string{"Time-stamping interval", seconds(p.TimestampingInterval)},
 				[2]string{"Oldest version published", "V" + strconv.Itoa(p.MinimumVersion)},
+				[2]string{"Approved automatically", orNone(automatic(p))},
 				[2]string{"Management provider", clientText(m.Provider)},
 				[2]string{"Management address", orDefault(m.Address)},
 				[2]string{"Management certificate", certificateText(m.Certificate)},
 				[2]string{"Monitoring client", clientText(mon.Client)})
 		}),
 		newSettingsChange(a), newManagementSettings(a), newMonitoringSettings(a))
+}
+
+// automatic lists the management requests that nobody has to approve.
+func automatic(p admin.Parameters) string {
+	var all []string
+	for _, k := range []struct {
+		on   bool
+		kind registry.RequestKind
+	}{{p.AutoApproveCertificates, registry.AuthCertReg}, {p.AutoApproveClients, registry.ClientReg}, {p.AutoApproveOwners, registry.OwnerChange}} {
+		if k.on {
+			all = append(all, string(k.kind))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func seconds(n int) string { return (time.Duration(n) * time.Second).String() }
@@ -76,7 +93,7 @@ func newSettingsChange(a *registryAPI) *cobra.Command {
 	var (
 		address                           string
 		validity, freshness, stamp, fetch time.Duration
-		ignore                            bool
+		ignore, certs, clients, owners    bool
 		version                           int
 	)
 	c := a.change("change", "Change parameters; what no flag names stays", "  kontor settings change --ocsp-freshness 30m --timestamping-interval 1m", cobra.NoArgs,
@@ -98,6 +115,9 @@ func newSettingsChange(a *registryAPI) *cobra.Command {
 			}
 			set(c, "ignore-ocsp-next-update", &to.IgnoreOCSPNextUpdate, ignore)
 			set(c, "minimum-version", &to.MinimumVersion, version)
+			set(c, "auto-approve-certificates", &to.AutoApproveCertificates, certs)
+			set(c, "auto-approve-clients", &to.AutoApproveClients, clients)
+			set(c, "auto-approve-owners", &to.AutoApproveOwners, owners)
 			if to == (admin.ParameterChange{}) {
 				return usageError{fmt.Errorf("nothing to change was given\nSee '%s --help'", c.CommandPath())}
 			}
@@ -112,6 +132,9 @@ func newSettingsChange(a *registryAPI) *cobra.Command {
 	f.DurationVar(&fetch, "ocsp-fetch-interval", 0, "between two OCSP requests for a certificate; 0: the default")
 	f.BoolVar(&ignore, "ignore-ocsp-next-update", false, "accept OCSP responses past their nextUpdate")
 	f.IntVar(&version, "minimum-version", 0, "oldest configuration version published, 2 to 6")
+	f.BoolVar(&certs, "auto-approve-certificates", false, "approve registrations of authentication certificates at once if the owner is a member")
+	f.BoolVar(&clients, "auto-approve-clients", false, "approve registrations of clients at once if server and member exist")
+	f.BoolVar(&owners, "auto-approve-owners", false, "approve changes of a security server's owner at once")
 	return c
 }
 
