@@ -50,7 +50,7 @@ func exitStatus(err error) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "kontor: %v\n", err)
 		return exitUsage
-	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		fmt.Fprintf(os.Stderr, "kontor: %v\n", err)
 		return exitUsage
 	}

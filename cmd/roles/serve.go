@@ -89,7 +89,7 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 			ReadHeaderTimeout: 15 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    max(b.header, 32<<10),
-			ErrorLog:          zap.NewStdLog(log.Named(b.key).WithOptions(zap.IncreaseLevel(zapcore.WarnLevel))),
+			ErrorLog:          zap.NewStdLog(log.Named(b.key).WithOptions(zap.IncreaseLevel(max(zapcore.WarnLevel, log.Level())))),
 			Protocols:         new(http.Protocols),
 		}
 		srv.Protocols.SetHTTP1(true)
