@@ -4,17 +4,11 @@ package roles
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -147,44 +141,8 @@ func InternalTLSFiles(cfg *config.Gateway) (cert, key string) {
 }
 
 func newInternalTLS(cfg *config.Gateway) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return err
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: cfg.Server.Code()},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(20, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames: []string{host, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, BasicConstraintsValid: true,
-	}
-	for _, addr := range []string{cfg.Listen.Admin, cfg.Listen.ConsumerTLS} {
-		if h, _, err := net.SplitHostPort(addr); err == nil {
-			if ip := net.ParseIP(h); ip != nil && !ip.IsUnspecified() {
-				template.IPAddresses = append(template.IPAddresses, ip)
-			}
-		}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
 	certFile, keyFile := InternalTLSFiles(cfg)
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
-		return err
-	}
-	return WritePEM(certFile, "CERTIFICATE", der)
+	return newServerCertificate(certFile, keyFile, cfg.Server.Code(), cfg.Listen.Admin, cfg.Listen.ConsumerTLS)
 }
 
 // RunGateway runs a security server until ctx is done.
