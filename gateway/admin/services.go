@@ -216,14 +216,7 @@ func (a *API) changeService(ctx context.Context, in *struct {
 	Seen
 	Body ServiceChange
 }) (*item[Service], error) {
-	now, err := a.service(in.ServicePath)
-	if err != nil {
-		return nil, err
-	}
-	if err := in.check(serviceTag(now)); err != nil {
-		return nil, err
-	}
-	err = a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
+	err := a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
 		// The snapshot changes only under the lock held here, so it is what the
 		// file says unless somebody has edited that.
 		now, err := a.service(in.ServicePath)
