@@ -83,6 +83,7 @@ type acmeServer struct {
 	host    string // with port, as in the URL
 	profile pki.Profile
 	routes  http.Handler
+	db      *acmeDB
 
 	finalising sync.Mutex // one order yields one certificate
 }
@@ -103,17 +104,18 @@ func newACMEServer(c *CA, cfg ACME) (*acmeServer, error) {
 	if err := prov.Init(provisioner.Config{Claims: config.GlobalProvisionerClaims}); err != nil {
 		return nil, fmt.Errorf("ca: ACME: %w", err)
 	}
-	inner, err := nosql.New(&tables{store: c.records.store})
+	t := &tables{store: c.records.store}
+	inner, err := nosql.New(t)
 	if err != nil {
 		return nil, fmt.Errorf("ca: ACME: %w", err)
 	}
-	db := &acmeDB{DB: inner, server: s, nonces: newNonces()}
+	s.db = &acmeDB{DB: inner, tables: t, server: s, nonces: newNonces()}
 	l := &linker{Linker: acme.NewLinker(s.host, ""), server: s, prov: prov}
 	v := newValidator(cfg.ValidationPort)
 	routes := chi.NewRouter()
 	routes.Use(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ctx := acme.NewContext(authority.NewContext(r.Context(), c.authority), db, v, l, nil)
+			ctx := acme.NewContext(authority.NewContext(r.Context(), c.authority), s.db, v, l, nil)
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	})
@@ -155,7 +157,12 @@ func (s *acmeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Accounts and signatures name the configured URL, whatever name the
 	// applicant or a proxy used.
 	r.Host = s.host
-	s.routes.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), applicantKey{}, asked)))
+	r = r.WithContext(context.WithValue(r.Context(), applicantKey{}, asked))
+	if r.URL.Path == "/"+acmeName+"/"+acme.KeyChangeLinkType.String() {
+		s.serveKeyChange(w, r)
+		return
+	}
+	s.routes.ServeHTTP(w, r)
 }
 
 // applicant is what one request asks for. Its payload comes from the same
@@ -165,8 +172,9 @@ type applicant struct {
 	server    *acmeServer
 	payload   []byte
 	finalises bool
-	kid       string      // of the binding that a new account names
-	order     *acme.Order // to finalise
+	kid       string        // of the binding that a new account names
+	account   *acme.Account // whose key the request names
+	order     *acme.Order   // to finalise
 }
 
 type applicantKey struct{}

@@ -3,6 +3,7 @@
 package ca_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -44,7 +45,7 @@ type acmeNet struct {
 }
 
 // newACME puts the applicant on a loopback address of the test's own.
-func newACME(t *testing.T, host string, change func(*ca.Config)) *acmeNet {
+func newACME(t testing.TB, host string, change func(*ca.Config)) *acmeNet {
 	t.Helper()
 	n := &acmeNet{host: host, answers: map[string]string{}}
 	challenges := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,8 +228,13 @@ func TestACMEIssue(t *testing.T) {
 			if err := c.RevokeCert(t.Context(), nil, cert.Raw, acme.CRLReasonSuperseded); err != nil {
 				t.Fatal(err)
 			}
-			if st, err := n.Status(t.Context(), cert.SerialNumber); err != nil || st.State != ocsp.Revoked || st.Reason != 4 {
-				t.Errorf("OCSP status %+v, %v", st, err)
+			answer, err := ocsp.NewClient(ocsp.ClientConfig{HTTP: n.server.Client()}).Fetch(t.Context(), cert, n.Certificate(), []string{n.server.URL + "/ocsp"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			known := ocsp.Responders{Authorised: []*x509.Certificate{n.OCSPCertificate()}}
+			if _, err := ocsp.Verify(answer, cert, n.Certificate(), known, time.Now(), ocsp.Policy{Freshness: time.Hour}); !errors.Is(err, ocsp.ErrRevoked) {
+				t.Errorf("OCSP: %v", err)
 			}
 		})
 	}
@@ -337,6 +343,52 @@ func TestACMEOneAccountPerBinding(t *testing.T) {
 	}
 	if able != 1 {
 		t.Errorf("%d accounts can order under one binding", able)
+	}
+}
+
+// TestACMEKeyChange rolls an account's key over, as security servers do.
+func TestACMEKeyChange(t *testing.T) {
+	t.Parallel()
+	n := newACME(t, "127.81.1.12", nil)
+	c := n.register(t, pki.Signing)
+	order := n.authorise(t, c)
+	taken, old, next := n.register(t, pki.Signing), c.Key, newKey(t)
+	err := c.AccountKeyRollover(t.Context(), taken.Key)
+	var problem *acme.Error
+	if !errors.As(err, &problem) || problem.StatusCode != http.StatusConflict || problem.Header.Get("Location") == "" {
+		t.Errorf("another account's key: %v", err)
+	}
+	if err := c.AccountKeyRollover(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	// It is the same account, for the new key only.
+	if _, _, err := c.CreateCertFromOrder(t.Context(), order, newCSR(t, newKey(t), &x509.CertificateRequest{DNSNames: []string{n.host}}), false); err != nil {
+		t.Error(err)
+	}
+	fresh := n.client(next)
+	if acc, err := fresh.GetReg(t.Context(), ""); err != nil || acc.Status != acme.StatusValid {
+		t.Errorf("account of the new key: %+v, %v", acc, err)
+	}
+	if _, err := fresh.AuthorizeOrder(t.Context(), acme.DomainIDs(n.host)); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.client(old).GetReg(t.Context(), ""); !errors.Is(err, acme.ErrNoAccount) {
+		t.Errorf("account of the old key: %v", err)
+	}
+	stale := n.client(old)
+	stale.KID = fresh.KID
+	if stale.KID == "" {
+		t.Fatal("no account address")
+	}
+	if _, err := stale.AuthorizeOrder(t.Context(), acme.DomainIDs(n.host)); err == nil {
+		t.Error("the old key still orders")
+	}
+	if err := stale.AccountKeyRollover(t.Context(), newKey(t)); err == nil {
+		t.Error("the old key still changes keys")
+	}
+	// Nothing that another client would send by mistake changes anything.
+	if err := n.client(newKey(t)).AccountKeyRollover(t.Context(), newKey(t)); err == nil {
+		t.Error("a key changed without an account")
 	}
 }
 
@@ -556,6 +608,25 @@ func TestACMEHostileRequests(t *testing.T) {
 	if rec.Code != http.StatusNotFound {
 		t.Errorf("ACME off: %d", rec.Code)
 	}
+}
+
+func FuzzACMERequest(f *testing.F) {
+	n := newACME(f, "127.81.1.13", nil)
+	for _, path := range []string{"directory", "new-nonce", "new-account", "new-order", "order/x", "order/x/finalize", "authz/x", "challenge/x/y", "revoke-cert", "key-change", "renewal-info/AA.AA"} {
+		f.Add(path, []byte(`{"protected":"eyJhbGciOiJFUzI1NiJ9","payload":"e30","signature":"AA"}`))
+	}
+	f.Fuzz(func(t *testing.T, path string, body []byte) {
+		req := httptest.NewRequest(http.MethodPost, n.server.URL, bytes.NewReader(body))
+		req.URL.Path = "/acme/" + path
+		req.Header.Set("Content-Type", "application/jose+json")
+		for _, method := range []string{http.MethodPost, http.MethodGet} {
+			req.Method = method
+			rec := httptest.NewRecorder()
+			if n.Handler().ServeHTTP(rec, req); rec.Code >= 500 {
+				t.Fatalf("%s %s: %d %s", method, path, rec.Code, rec.Body)
+			}
+		}
+	})
 }
 
 func TestACMEConfig(t *testing.T) {

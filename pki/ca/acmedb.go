@@ -38,8 +38,11 @@ const (
 // bindings, what may be ordered, and the record of what was issued.
 type acmeDB struct {
 	*nosql.DB
+	tables *tables
 	server *acmeServer
 	nonces *nonces
+
+	rekeying sync.Mutex // makes a key's change a unit
 }
 
 // CreateNonce keeps nonces in memory: anybody may ask for them, and a client
@@ -51,6 +54,15 @@ func (d *acmeDB) DeleteNonce(_ context.Context, n acme.Nonce) error {
 		return acme.NewError(acme.ErrorBadNonceType, "unknown nonce")
 	}
 	return nil
+}
+
+// GetAccount is asked for the key that a request must be signed with.
+func (d *acmeDB) GetAccount(ctx context.Context, id string) (*acme.Account, error) {
+	acc, err := d.DB.GetAccount(ctx, id)
+	if err == nil {
+		applicantOf(ctx).account = acc
+	}
+	return acc, err
 }
 
 // GetAccountByKeyID finds only accounts with a binding, so that a key whose
@@ -225,11 +237,11 @@ func (d *acmeDB) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error 
 
 // CreateCertificate records what was issued before the applicant can have it.
 func (d *acmeDB) CreateCertificate(ctx context.Context, c *acme.Certificate) error {
-	b, err := d.server.ca.bindingOf(c.AccountID)
-	if err != nil {
-		return err
+	usage := pki.Authentication
+	if pki.IsSignCert(c.Leaf) {
+		usage = pki.Signing
 	}
-	rec := &Record{Certificate: c.Leaf, Usage: b.Usage, Issued: d.server.ca.cfg.Now().UTC().Truncate(time.Second)}
+	rec := &Record{Certificate: c.Leaf, Usage: usage, Issued: d.server.ca.cfg.Now().UTC().Truncate(time.Second)}
 	if err := d.server.ca.records.put(rec); err != nil {
 		return fmt.Errorf("record certificate: %w", err)
 	}
