@@ -4,13 +4,11 @@ package main
 
 import (
 	"context"
-	"encoding/pem"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"kontor/cmd/roles"
 	"kontor/gateway/admin"
 )
 
@@ -39,7 +37,7 @@ func newCert() *cobra.Command {
 				return err
 			}
 			return printList(c.OutOrStdout(), output, certs, []string{"CERTIFICATE", "USAGE", "SUBJECT", "UNTIL", "STATE", "ACTIVE", "USABLE", "NEXT"}, func(v admin.Certificate) []string {
-				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.NotAfter.Format("2006-01-02"), v.State, yesOrNo(v.Active), yesOrNo(v.Usable), v.Next}
+				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.NotAfter.Format("2006-01-02"), v.State, yesNo(v.Active), yesNo(v.Usable), v.Next}
 			})
 		},
 	}
@@ -69,7 +67,7 @@ func newCert() *cobra.Command {
 				return err
 			}
 			return printList(c.OutOrStdout(), output, all, []string{"NAME", "AUTHENTICATION ONLY", "PROFILE"}, func(v admin.Authority) []string {
-				return []string{v.Name, yesOrNo(v.AuthenticationOnly), v.Profile}
+				return []string{v.Name, yesNo(v.AuthenticationOnly), v.Profile}
 			})
 		},
 	}
@@ -130,7 +128,7 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 			}
 			certs := []admin.Certificate{}
 			for _, file := range files {
-				text, err := readCertificate(file)
+				text, err := readPEM(file)
 				if err != nil {
 					return err
 				}
@@ -144,7 +142,7 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 				}
 			}
 			return printList(c.OutOrStdout(), output, certs, []string{"CERTIFICATE", "USAGE", "SUBJECT", "STATE", "ACTIVE", "NEXT"}, func(v admin.Certificate) []string {
-				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.State, yesOrNo(v.Active), v.Next}
+				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.State, yesNo(v.Active), v.Next}
 			})
 		},
 	}
@@ -205,19 +203,10 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 	return group("cert", "Certificates of a gateway", commands...)
 }
 
-// readCertificate reads a PEM or DER file as PEM.
-func readCertificate(file string) (string, error) {
-	der, err := roles.ReadDER(file, "CERTIFICATE")
-	if err != nil {
-		return "", err
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), nil
-}
-
 func certLines(v admin.Certificate) [][2]string {
 	return [][2]string{
 		{"Certificate", v.Hash}, {"Key", v.Key}, {"Usage", string(v.Usage)}, {"Subject", v.Subject}, {"Issuer", v.Issuer}, {"Serial", v.Serial},
-		{"Valid", date(v.NotBefore) + " – " + date(v.NotAfter)}, {"State", v.State}, {"Active", yesOrNo(v.Active)}, {"Member", v.Member},
-		{"OCSP good until", date(v.OCSPUntil)}, {"Usable", yesOrNo(v.Usable)}, {"Problem", v.Problem}, {"Next", v.Next},
+		{"Valid", date(v.NotBefore) + " – " + date(v.NotAfter)}, {"State", v.State}, {"Active", yesNo(v.Active)}, {"Member", v.Member},
+		{"OCSP good until", date(v.OCSPUntil)}, {"Usable", yesNo(v.Usable)}, {"Problem", v.Problem}, {"Next", v.Next},
 	}
 }

@@ -160,7 +160,7 @@ func newClientCert() *cobra.Command {
 		Use: "add CLIENT FILE", Short: "Add a certificate that the client's information systems present, or its services",
 		Example: "  kontor client cert add DEV/GOV/1234/portal portal.pem", Args: args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, a []string) error {
-			text, err := readCertificate(a[1])
+			text, err := readPEM(a[1])
 			if err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ func newGatewayStatus() *cobra.Command {
 }
 
 func statusLines(s admin.Status) [][2]string {
-	lines := [][2]string{{"Server", s.Server}, {"Time", date(s.Time)}, {"Ready", yesOrNo(s.Ready)}}
+	lines := [][2]string{{"Server", s.Server}, {"Time", date(s.Time)}, {"Ready", yesNo(s.Ready)}}
 	for _, p := range s.Problems {
 		lines = append(lines, [2]string{"Problem", p})
 	}

@@ -157,5 +157,3 @@ func date(t time.Time) string {
 	}
 	return t.Local().Format(time.DateTime)
 }
-
-func yesOrNo(b bool) string { return map[bool]string{true: "yes", false: "no"}[b] }

@@ -33,7 +33,7 @@ func newKey() *cobra.Command {
 						next = cert.Next
 					}
 				}
-				return []string{k.ID, k.Label, string(k.Usage), string(k.Algorithm), strconv.Itoa(len(k.Certificates)), yesOrNo(k.Usable), next}
+				return []string{k.ID, k.Label, string(k.Usage), string(k.Algorithm), strconv.Itoa(len(k.Certificates)), yesNo(k.Usable), next}
 			})
 		},
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -22,9 +21,7 @@ func outputFlag(c *cobra.Command, output *string) {
 func printList[T any](w io.Writer, output string, rows []T, head []string, cells func(T) []string) error {
 	switch output {
 	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
+		return printJSON(w, rows)
 	case "table":
 		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 		fmt.Fprintln(t, strings.Join(head, "\t"))
@@ -41,9 +38,7 @@ func printList[T any](w io.Writer, output string, rows []T, head []string, cells
 func printOne[T any](w io.Writer, output string, v T, lines func(T) [][2]string) error {
 	switch output {
 	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
+		return printJSON(w, v)
 	case "table":
 		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 		for _, l := range lines(v) {

@@ -27,7 +27,7 @@ func newService() *cobra.Command {
 				return err
 			}
 			return printList(c.OutOrStdout(), output, services, []string{"SERVICE", "TYPE", "URL", "TIMEOUT", "ENABLED", "RIGHTS", "NEXT"}, func(v admin.Service) []string {
-				return []string{v.Client + "/" + v.Name, v.Type, v.URL, v.Timeout, yesOrNo(v.Enabled), strconv.Itoa(v.Rights), v.Next}
+				return []string{v.Client + "/" + v.Name, v.Type, v.URL, v.Timeout, yesNo(v.Enabled), strconv.Itoa(v.Rights), v.Next}
 			})
 		},
 	}
@@ -192,7 +192,7 @@ func newService() *cobra.Command {
 
 func serviceLines(s admin.Service) [][2]string {
 	return [][2]string{
-		{"Service", s.ID}, {"Type", s.Type}, {"URL", s.URL}, {"Description", s.Description}, {"Timeout", s.Timeout}, {"TLS verification", yesOrNo(s.VerifyTLS)},
-		{"Enabled", yesOrNo(s.Enabled)}, {"Notice", s.Notice}, {"Rights", strconv.Itoa(s.Rights)}, {"Next", s.Next},
+		{"Service", s.ID}, {"Type", s.Type}, {"URL", s.URL}, {"Description", s.Description}, {"Timeout", s.Timeout}, {"TLS verification", yesNo(s.VerifyTLS)},
+		{"Enabled", yesNo(s.Enabled)}, {"Notice", s.Notice}, {"Rights", strconv.Itoa(s.Rights)}, {"Next", s.Next},
 	}
 }
