@@ -119,6 +119,13 @@ again.`,
 			return err
 		},
 	})
-	return group("gateway", "Security server: carries the messages of an organisation",
-		initialise, importCerts, run, newGatewayStatus(), newGatewayPIN(), newGatewayAPIKey(), group("config", "The configuration file", check))
+	backup := backupCommands("gateway", func(file string) (*roles.BackupSet, error) {
+		cfg, err := config.LoadGateway(file)
+		if err != nil {
+			return nil, err
+		}
+		return roles.GatewayBackup(file, cfg), nil
+	})
+	return group("gateway", "Security server: carries the messages of an organisation", append(backup,
+		initialise, importCerts, run, newGatewayStatus(), newGatewayPIN(), newGatewayAPIKey(), group("config", "The configuration file", check))...)
 }

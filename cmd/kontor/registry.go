@@ -84,6 +84,13 @@ configuration is applied; a file that is not acceptable changes nothing.`,
 			return nil
 		},
 	})
-	commands := append(registryCommands(), initialise, run, newMirror(), group("config", "The configuration file", check))
+	backup := backupCommands("registry", func(file string) (*roles.BackupSet, error) {
+		cfg, err := config.LoadRegistry(file)
+		if err != nil {
+			return nil, err
+		}
+		return roles.RegistryBackup(file, cfg), nil
+	})
+	commands := append(append(registryCommands(), backup...), initialise, run, newMirror(), group("config", "The configuration file", check))
 	return group("registry", "Central server: who belongs to the ecosystem", commands...)
 }

@@ -169,8 +169,15 @@ func newTrust() *cobra.Command {
 			return err
 		},
 	})
-	return group("trust", "Certification authority, OCSP responder and time-stamping authority",
-		initialise, run, issue, revoke, list, newTrustEAB(load, withConfig), group("config", "The configuration file", check))
+	backup := backupCommands("trust", func(file string) (*roles.BackupSet, error) {
+		cfg, err := config.LoadTrust(file)
+		if err != nil {
+			return nil, err
+		}
+		return roles.TrustBackup(file, cfg), nil
+	})
+	return group("trust", "Certification authority, OCSP responder and time-stamping authority", append(backup,
+		initialise, run, issue, revoke, list, newTrustEAB(load, withConfig), group("config", "The configuration file", check))...)
 }
 
 // socketClient calls the operator's socket of a running role.
