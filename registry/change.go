@@ -31,6 +31,8 @@ var emptyChanges = index(
 	of[AddKey](),
 	of[ActivateKey](),
 	of[RetireKey](),
+	of[SetNode](),
+	of[RemoveNode](),
 	of[SetMemberClass](),
 	of[DeleteMemberClass](),
 	of[AddMember](),
@@ -157,6 +159,9 @@ func (c *SetSystem) apply(s *State) error {
 	if m := c.System.MonitoringClient; !m.IsZero() && !s.Known(m) {
 		return refuse(c, ErrUnknown, fmt.Sprintf("monitoring client %s does not exist", m), "add it first")
 	}
+	if n := s.nodeAt(c.System.Address); n != nil && n.Name != "" {
+		return refuse(c, ErrExists, fmt.Sprintf("the address %s is that of node %s", n.Address, n.Name), "")
+	}
 	if c.System.Address != s.system.Address {
 		s.anchored = s.time
 	}
@@ -169,6 +174,7 @@ func (c *SetSystem) apply(s *State) error {
 type AddKey struct {
 	Source      Source `json:"source"`
 	Certificate []byte `json:"certificate"`
+	Node        string `json:"node,omitempty"` // that has the private key; empty: the first
 }
 
 func (c *AddKey) op() string { return "key.add" }
@@ -180,7 +186,7 @@ func (c *AddKey) check(s *State) error {
 	if _, err := parseCertificate(c.Certificate); err != nil {
 		return refuse(c, ErrInvalid, err.Error(), "")
 	}
-	if n := len(s.Keys(c.Source)); n >= 10 {
+	if n := len(s.nodeKeys(c.Node, c.Source)); n >= 10 {
 		return refuse(c, ErrInvalid, fmt.Sprintf("the source has %d keys already", n), "retire one first")
 	}
 	return nil
@@ -193,13 +199,16 @@ func (c *AddKey) apply(s *State) error {
 	if s.key(c.Source, hashOf(c.Certificate)) != nil {
 		return refuse(c, ErrExists, "the key is there already", "")
 	}
-	s.keys = append(s.keys, SourceKey{Source: c.Source, Certificate: c.Certificate, Added: s.time})
+	if s.node(c.Node) == nil {
+		return refuse(c, ErrUnknown, fmt.Sprintf("there is no node %s", c.Node), "join it first")
+	}
+	s.keys = append(s.keys, SourceKey{Source: c.Source, Node: c.Node, Certificate: c.Certificate, Added: s.time})
 	s.anchored = s.time
 	return nil
 }
 
-// ActivateKey makes a key the one that signs its source; the key that did
-// before stays known.
+// ActivateKey makes a key the one with which its node signs its source; the key
+// that did before stays known.
 type ActivateKey struct {
 	Source Source `json:"source"`
 	Key    Hash   `json:"key"`
@@ -217,7 +226,7 @@ func (c *ActivateKey) apply(s *State) error {
 		return refuse(c, ErrUnknown, "there is no such key", "")
 	}
 	for i := range s.keys {
-		if s.keys[i].Source == c.Source {
+		if s.keys[i].Source == c.Source && s.keys[i].Node == key.Node {
 			s.keys[i].Active = false
 		}
 	}

@@ -125,59 +125,117 @@ func unmarshal(b []byte, v any) error {
 // journal is the chain of entries in a store. It is not safe for concurrent use.
 type journal struct {
 	store  Store
+	shared bool // with other nodes
 	last   head
-	failed error // set by a failed append: what the store holds is unknown then
+	raw    []byte // last as it is stored; nil if there is no entry
+	failed error  // set when what the store holds is unknown, or is not this journal any more
 }
 
 // openJournal reads and checks the whole journal and folds it into the state.
 func openJournal(store Store) (*journal, *State, error) {
-	j, st := &journal{store: store}, newState()
-	err := store.Scan(0, func(number uint64, b []byte) error {
-		if number != j.last.Number+1 {
-			return fmt.Errorf("%w: entry %d is missing (found %d)", ErrJournal, j.last.Number+1, number)
-		}
-		e, err := decodeEntry(b)
-		if err != nil {
-			return fmt.Errorf("%w: entry %d: %w", ErrJournal, number, err)
-		}
-		if e.Number != number {
-			return fmt.Errorf("%w: entry %d calls itself %d", ErrJournal, number, e.Number)
-		}
-		if e.Previous != j.last.Hash {
-			return fmt.Errorf("%w: entry %d does not follow entry %d: one of the two was changed", ErrJournal, number, number-1)
-		}
-		if err := st.fold(e); err != nil {
-			return fmt.Errorf("%w: entry %d: %w", ErrJournal, number, err)
-		}
-		j.last = head{number, sha256.Sum256(b)}
-		return nil
-	})
-	if err != nil {
+	_, shared := store.(SharedStore)
+	j, st := &journal{store: store, shared: shared}, newState()
+	if _, err := j.read(st); err != nil {
 		return nil, nil, err
-	}
-	raw, err := store.Head()
-	if err != nil {
-		return nil, nil, err
-	}
-	var stored head
-	if raw != nil {
-		if err := unmarshal(raw, &stored); err != nil {
-			return nil, nil, fmt.Errorf("%w: head: %w", ErrJournal, err)
-		}
-	}
-	if stored.Number > j.last.Number {
-		return nil, nil, fmt.Errorf("%w: entries %d to %d are missing", ErrJournal, j.last.Number+1, stored.Number)
-	}
-	if stored != j.last {
-		return nil, nil, fmt.Errorf("%w: its last entry %d was changed", ErrJournal, j.last.Number)
 	}
 	return j, st, nil
+}
+
+// read folds the entries that follow the last known one into st and returns
+// their changes. After an error j is as it was, and st is not to be used.
+func (j *journal) read(st *State) ([]Change, error) {
+	var changes []Change
+	var announced uint64 // by a head, while another node was appending
+	last := j.last
+	for {
+		err := j.store.Scan(last.Number+1, func(number uint64, b []byte) error {
+			if number != last.Number+1 {
+				return fmt.Errorf("%w: entry %d is missing (found %d)", ErrJournal, last.Number+1, number)
+			}
+			e, err := decodeEntry(b)
+			if err != nil {
+				return fmt.Errorf("%w: entry %d: %w", ErrJournal, number, err)
+			}
+			if e.Number != number {
+				return fmt.Errorf("%w: entry %d calls itself %d", ErrJournal, number, e.Number)
+			}
+			if e.Previous != last.Hash {
+				return fmt.Errorf("%w: entry %d does not follow entry %d: one of the two was changed", ErrJournal, number, number-1)
+			}
+			if err := st.fold(e); err != nil {
+				return fmt.Errorf("%w: entry %d: %w", ErrJournal, number, err)
+			}
+			last = head{number, sha256.Sum256(b)}
+			if j.last.Number > 0 { // who reads all asks for the state only
+				changes = append(changes, e.Change)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if announced > last.Number {
+			return nil, fmt.Errorf("%w: entries %d to %d are missing", ErrJournal, last.Number+1, announced)
+		}
+		raw, err := j.store.Head()
+		if err != nil {
+			return nil, err
+		}
+		var stored head
+		if raw != nil {
+			if err := unmarshal(raw, &stored); err != nil {
+				return nil, fmt.Errorf("%w: head: %w", ErrJournal, err)
+			}
+		}
+		switch {
+		case stored.Number > last.Number:
+			announced = stored.Number
+			continue
+		case stored.Number < j.last.Number:
+			return nil, fmt.Errorf("%w: it was set back to entry %d, and had %d before", ErrJournal, stored.Number, j.last.Number)
+		case stored != last:
+			return nil, fmt.Errorf("%w: its last entry %d was changed", ErrJournal, last.Number)
+		}
+		j.last, j.raw = last, raw
+		return changes, nil
+	}
+}
+
+// follow returns the state with what other nodes have appended, and their
+// changes; st itself if there is nothing new.
+func (j *journal) follow(st *State) (*State, []Change, error) {
+	if j.failed != nil {
+		return nil, nil, j.unusable()
+	}
+	raw, err := j.store.Head()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read journal: %w", err)
+	}
+	if bytes.Equal(raw, j.raw) {
+		return st, nil, nil
+	}
+	next := st.clone()
+	changes, err := j.read(next)
+	if errors.Is(err, ErrJournal) {
+		j.failed = err
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read journal: %w", err)
+	}
+	return next, changes, nil
+}
+
+func (j *journal) unusable() error {
+	if errors.Is(j.failed, ErrJournal) {
+		return j.failed
+	}
+	return fmt.Errorf("the journal takes no entries since a write failed; restart the registry: %w", j.failed)
 }
 
 // append writes the changes durably, all or none.
 func (j *journal) append(at time.Time, by Author, changes []Change) error {
 	if j.failed != nil {
-		return fmt.Errorf("the journal takes no entries since a write failed; restart the registry: %w", j.failed)
+		return j.unusable()
 	}
 	last := j.last
 	encoded := make([][]byte, len(changes))
@@ -189,14 +247,16 @@ func (j *journal) append(at time.Time, by Author, changes []Change) error {
 		encoded[i] = b
 		last = head{last.Number + 1, sha256.Sum256(b)}
 	}
-	rawHead, err := marshal(last)
+	raw, err := marshal(last)
 	if err != nil {
 		return err
 	}
-	if err := j.store.Append(j.last.Number+1, encoded, rawHead); err != nil {
-		j.failed = err
+	if err := j.store.Append(j.raw, j.last.Number+1, encoded, raw); err != nil {
+		if !j.shared {
+			j.failed = err
+		}
 		return fmt.Errorf("write journal: %w", err)
 	}
-	j.last = last
+	j.last, j.raw = last, raw
 	return nil
 }

@@ -28,7 +28,7 @@ type memStore struct {
 	keep    bool  // whether the failing Append persists all the same
 }
 
-func (s *memStore) Append(first uint64, entries [][]byte, head []byte) error {
+func (s *memStore) Append(previous []byte, first uint64, entries [][]byte, head []byte) error {
 	if s.fail == nil || s.keep {
 		if first != uint64(len(s.entries))+1 {
 			panic("entries out of order")
@@ -214,7 +214,7 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed := copyOf(t, dir)
-	if err := store.Append(1, seed.entries, seed.head); err != nil {
+	if err := store.Append(nil, 1, seed.entries, seed.head); err != nil {
 		t.Fatal(err)
 	}
 	r := open(t, dir, registry.Config{Store: store})

@@ -35,7 +35,7 @@ func (r *Registry) GenerateKey(ctx context.Context, by Author, src Source, alg p
 	if err != nil {
 		return Hash{}, err
 	}
-	if _, err := r.Apply(ctx, by, []Change{&AddKey{src, cert}}); err != nil {
+	if _, err := r.Apply(ctx, by, []Change{&AddKey{src, cert, r.cfg.Node}}); err != nil {
 		if key := tokenKey(r.token, cert); key != nil {
 			err = errors.Join(err, r.token.RemoveKey(key.ID()))
 		}
@@ -94,11 +94,23 @@ func (r *Registry) checkKeys(next *State, changes []Change) error {
 		if !ok {
 			continue
 		}
-		if k := next.key(a.Source, a.Key); k != nil && tokenKey(r.token, k.Certificate) == nil {
+		k := next.key(a.Source, a.Key)
+		if k != nil && k.Node != r.cfg.Node {
+			return refuse(c, ErrUnknown, "it is a key of "+nodeName(k.Node), "activate it there, where its private key can be seen to exist")
+		}
+		if k != nil && tokenKey(r.token, k.Certificate) == nil {
 			return refuse(c, ErrUnknown, "the registry does not hold the private key", "generate a key here")
 		}
 	}
 	return nil
+}
+
+// nodeName says a node's name for people.
+func nodeName(name string) string {
+	if name == "" {
+		return "the first node"
+	}
+	return "node " + name
 }
 
 // removeRetired deletes private keys that nothing needs any more. A key that
@@ -123,7 +135,7 @@ func (r *Registry) removeRetired(before *State, changes []Change) {
 
 // signer returns the active key of a source with its certificate.
 func (r *Registry) signer(st *State, src Source) (crypto.Signer, *x509.Certificate, error) {
-	for _, k := range st.Keys(src) {
+	for _, k := range st.nodeKeys(r.cfg.Node, src) {
 		if !k.Active {
 			continue
 		}

@@ -229,7 +229,7 @@ func (p *publisher) generations(st *State) (map[int]*generation, error) {
 	}
 	var fresh [maxVersion + 1]*generation
 	var renderers errgroup.Group
-	stamp := p.stamp()
+	stamp := p.stamp(st)
 	for v := st.system.MinimumVersion; v <= maxVersion; v++ {
 		renderers.Go(func() error {
 			parts, err := r.parts(v)
@@ -269,9 +269,14 @@ func (p *publisher) whole() bool {
 }
 
 // stamp names a new generation. Names only grow, even if the clock steps back:
-// clients refuse what calls itself older than what they have.
-func (p *publisher) stamp() string {
+// clients refuse what calls itself older than what they have. Where there are
+// several nodes, the name comes from the journal, so that one that has seen more
+// of it never calls itself older than another, whatever their clocks say.
+func (p *publisher) stamp(st *State) string {
 	t := p.now().UTC()
+	if len(st.nodes) > 0 {
+		t = st.stamp
+	}
 	if !t.After(p.last) {
 		t = p.last.Add(1)
 	}
@@ -318,7 +323,7 @@ func (r *Registry) sign(st *State, generations map[int]*generation, expires time
 		if err != nil {
 			return nil, err
 		}
-		trusted, err := st.trusted(src)
+		trusted, err := st.trusted(r.cfg.Node, src)
 		if err != nil {
 			return nil, fmt.Errorf("%s anchor: %w", src, err)
 		}

@@ -53,6 +53,7 @@ const (
 	publicDir  = "public"
 
 	maxReason = 2000 // characters of an author's reason
+	maxRaces  = 100  // times that other nodes may come first in one update
 )
 
 var (
@@ -93,8 +94,10 @@ type Config struct {
 	// needs a folder of its own here, as the registry's is closed to others.
 	PublicDir string
 	// Store overrides where the journal is kept; nil means in the directory.
-	// The registry closes it.
+	// The registry closes it. Other nodes may have a SharedStore open as well.
 	Store Store
+	// Node is the name under which this node joined; empty means the first one.
+	Node string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log receives what an operator should act upon; nil discards it.
@@ -110,6 +113,8 @@ type Registry struct {
 
 	state   atomic.Pointer[State]
 	changed chan struct{} // holds a token while a change awaits publication
+	trouble atomic.Pointer[trouble]
+	unwatch func() // ends watching other nodes
 
 	mu      sync.Mutex // held while a change set is accepted
 	journal *journal
@@ -150,6 +155,9 @@ func create(dir string, pin []byte, cfg CreateConfig) (err error) {
 	if err != nil {
 		return err
 	}
+	if st.number > 0 && j.shared {
+		return fmt.Errorf("%w; to add a further node to it, join it", ErrCreated)
+	}
 	if st.number > 0 {
 		return ErrCreated
 	}
@@ -159,20 +167,11 @@ func create(dir string, pin []byte, cfg CreateConfig) (err error) {
 	if _, err := st.Try(changes); err != nil { // before a key is made for nothing
 		return err
 	}
-	token, err := pki.CreateToken(filepath.Join(dir, keysDir), pin)
-	if errors.Is(err, pki.ErrTokenExists) {
-		token, err = pki.OpenToken(filepath.Join(dir, keysDir), pin)
-	}
+	keys, err := firstKeys(dir, pin, "", cfg.Algorithm)
 	if err != nil {
 		return err
 	}
-	for _, src := range []Source{Internal, External} {
-		cert, err := newSourceKey(token, src, cfg.Algorithm)
-		if err != nil {
-			return err
-		}
-		changes = append(changes, &AddKey{src, cert}, &ActivateKey{src, hashOf(cert)})
-	}
+	changes = append(changes, keys...)
 	at := cfg.Now().UTC()
 	if _, err := st.try(at, cfg.By, changes); err != nil {
 		return err
@@ -180,8 +179,30 @@ func create(dir string, pin []byte, cfg CreateConfig) (err error) {
 	return j.append(at, cfg.By, changes)
 }
 
-// Open opens the registry that Create made in dir. Only one process can have
-// it open. The whole journal is checked and folded; a damaged one is ErrJournal.
+// firstKeys makes a node's first signing keys in its directory and the changes
+// that put them to use.
+func firstKeys(dir string, pin []byte, node string, alg pki.Algorithm) ([]Change, error) {
+	token, err := pki.CreateToken(filepath.Join(dir, keysDir), pin)
+	if errors.Is(err, pki.ErrTokenExists) {
+		token, err = pki.OpenToken(filepath.Join(dir, keysDir), pin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	for _, src := range []Source{Internal, External} {
+		cert, err := newSourceKey(token, src, alg)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, &AddKey{src, cert, node}, &ActivateKey{src, hashOf(cert)})
+	}
+	return changes, nil
+}
+
+// Open opens the registry that Create or Join made in dir. Only one process can
+// have it open. The whole journal is checked and folded; a damaged one is
+// ErrJournal.
 func Open(dir string, pin []byte, cfg Config) (*Registry, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -221,6 +242,9 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 	if st.number == 0 {
 		return nil, ErrNotFound
 	}
+	if st.node(cfg.Node) == nil {
+		return nil, fmt.Errorf("%w: node %s is not one of the registry's; join it first (kontor registry init --join)", ErrNotFound, cfg.Node)
+	}
 	token, err := pki.OpenToken(filepath.Join(dir, keysDir), pin)
 	if err != nil {
 		return nil, err
@@ -235,6 +259,10 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 	r := &Registry{cfg: cfg, token: token, store: store, pub: pub, journal: j, changed: make(chan struct{}, 1)}
 	r.close = sync.OnceValue(r.shut)
 	r.state.Store(st)
+	r.unwatch = func() {}
+	if shared, ok := store.(SharedStore); ok {
+		r.watch(shared)
+	}
 	return r, nil
 }
 
@@ -243,6 +271,7 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 func (r *Registry) Close() error { return r.close() }
 
 func (r *Registry) shut() error {
+	r.unwatch()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.journal.failed = errClosed
@@ -263,7 +292,8 @@ func (r *Registry) Apply(ctx context.Context, by Author, changes []Change) (uint
 
 // Update is Apply for changes that depend on the state: choose returns them
 // for the state that they will be applied to, and nothing comes between. Its
-// error is passed on. It must not call Apply or Update.
+// error is passed on. It must not call Apply or Update, and may be called
+// again with a newer state if another node comes first.
 func (r *Registry) Update(ctx context.Context, by Author, choose func(*State) ([]Change, error)) (uint64, error) {
 	if err := checkAuthor(by); err != nil {
 		return 0, err
@@ -273,6 +303,26 @@ func (r *Registry) Update(ctx context.Context, by Author, choose func(*State) ([
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	if r.journal.shared { // who refuses something should know what others did
+		if err := r.catchUp(); err != nil {
+			return 0, err
+		}
+	}
+	for range maxRaces {
+		number, err := r.update(by, choose)
+		if !errors.Is(err, ErrMoved) || !r.journal.shared {
+			return number, err
+		}
+		if err := errors.Join(r.catchUp(), ctx.Err()); err != nil {
+			return 0, err
+		}
+	}
+	return 0, fmt.Errorf("%w, again and again; nothing has changed, try later", ErrMoved)
+}
+
+// update is one attempt to append to the journal as this node knows it; r.mu is
+// held.
+func (r *Registry) update(by Author, choose func(*State) ([]Change, error)) (uint64, error) {
 	st := r.State()
 	changes, err := choose(st)
 	if err != nil {
@@ -292,13 +342,19 @@ func (r *Registry) Update(ctx context.Context, by Author, choose func(*State) ([
 	if err := r.journal.append(at, by, changes); err != nil {
 		return 0, err
 	}
+	r.moveTo(next, changes)
+	return next.number, nil
+}
+
+// moveTo makes the state after some changes the current one; r.mu is held.
+func (r *Registry) moveTo(next *State, changes []Change) {
+	before := r.State()
 	r.state.Store(next)
-	r.removeRetired(st, changes)
+	r.removeRetired(before, changes)
 	select {
 	case r.changed <- struct{}{}:
 	default:
 	}
-	return next.number, nil
 }
 
 // Journal calls fn for the entries from the given number on, oldest first,

@@ -22,7 +22,7 @@ func (r *Registry) rehearse(ctx context.Context, st *State, directories map[stri
 	if g.parts[0].content == nil {
 		return nil // only signed anew
 	}
-	anchor, err := st.Anchor(Internal)
+	anchor, err := st.nodeAnchor(Internal, r.cfg.Node)
 	if err != nil {
 		return err
 	}

@@ -129,8 +129,12 @@ func (s *State) privateParams() (*globalconf.PrivateParams, error) {
 func (s *State) sharedParams() *globalconf.SharedParams {
 	p := &globalconf.SharedParams{
 		Instance:      s.instance,
-		Sources:       []globalconf.Source{{Address: urlHost(s.system.Address), InternalCerts: s.sourceCerts(Internal), ExternalCerts: s.sourceCerts(External)}},
 		OCSPFreshness: time.Duration(s.system.OCSPFreshness) * time.Second,
+	}
+	for _, n := range s.Nodes() {
+		p.Sources = append(p.Sources, globalconf.Source{
+			Address: urlHost(n.Address), InternalCerts: s.sourceCerts(n.Name, Internal), ExternalCerts: s.sourceCerts(n.Name, External),
+		})
 	}
 	for _, ca := range s.CAs() {
 		approved := globalconf.ApprovedCA{
@@ -194,17 +198,17 @@ func sharedServer(srv Server) globalconf.SecurityServer {
 	return out
 }
 
-func (s *State) sourceCerts(src Source) [][]byte {
+func (s *State) sourceCerts(node string, src Source) [][]byte {
 	var all [][]byte
-	for _, k := range s.Keys(src) {
+	for _, k := range s.nodeKeys(node, src) {
 		all = append(all, k.Certificate)
 	}
 	return all
 }
 
-// trusted are the certificates that a client takes from the anchor.
-func (s *State) trusted(src Source) ([]*x509.Certificate, error) {
-	doc, err := s.Anchor(src)
+// trusted are the certificates that a client takes from the anchor for one node.
+func (s *State) trusted(node string, src Source) ([]*x509.Certificate, error) {
+	doc, err := s.nodeAnchor(src, node)
 	if err != nil {
 		return nil, err
 	}
@@ -215,23 +219,38 @@ func (s *State) trusted(src Source) ([]*x509.Certificate, error) {
 	return anchor.Certificates(), nil
 }
 
-// Anchor returns the configuration anchor of a source: for the own security
-// servers the internal one, for federation partners the external one. Its
-// bytes change only when an address or key does.
+// Anchor returns the configuration anchor of a source, which names every node:
+// for the own security servers the internal one, for federation partners the
+// external one. Its bytes change only when an address or key does.
 func (s *State) Anchor(src Source) ([]byte, error) {
+	var nodes []string
+	for _, n := range s.Nodes() {
+		nodes = append(nodes, n.Name)
+	}
+	return s.nodeAnchor(src, nodes...)
+}
+
+// nodeAnchor is the anchor that names only some nodes.
+func (s *State) nodeAnchor(src Source, nodes ...string) ([]byte, error) {
 	if src != Internal && src != External {
 		return nil, fmt.Errorf("there is no source %q; use internal or external", src)
 	}
 	anchor := &globalconf.Anchor{Generated: s.anchored.Truncate(time.Second), Instance: s.instance}
-	schemes := []string{"http", "https"}
-	if _, port := splitAddress(s.system.Address); port != "" {
-		schemes = schemes[:1] // one port does not serve both
-	}
-	for _, scheme := range schemes {
-		anchor.Sources = append(anchor.Sources, globalconf.AnchorSource{
-			URL:   scheme + "://" + urlHost(s.system.Address) + "/" + directoryName(src),
-			Certs: s.sourceCerts(src),
-		})
+	for _, name := range nodes {
+		node := s.node(name)
+		if node == nil {
+			return nil, fmt.Errorf("node %s is not one of the registry's any more", name)
+		}
+		schemes := []string{"http", "https"}
+		if _, port := splitAddress(node.Address); port != "" {
+			schemes = schemes[:1] // one port does not serve both
+		}
+		for _, scheme := range schemes {
+			anchor.Sources = append(anchor.Sources, globalconf.AnchorSource{
+				URL:   scheme + "://" + urlHost(node.Address) + "/" + directoryName(src),
+				Certs: s.sourceCerts(name, src),
+			})
+		}
 	}
 	return anchor.Marshal()
 }

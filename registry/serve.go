@@ -135,6 +135,7 @@ func (r *Registry) ExternalAnchor() ([]byte, error) { return r.State().Anchor(Ex
 // Status is the condition of a registry.
 type Status struct {
 	Instance  string    `json:"instance"`
+	Node      string    `json:"node,omitempty"`     // of several; the first has no name
 	Entries   uint64    `json:"entries"`            // in the journal
 	Published uint64    `json:"published"`          // journal entry that is published; 0: nothing yet
 	At        time.Time `json:"at,omitzero"`        // last publication by this process
@@ -142,19 +143,23 @@ type Status struct {
 	Versions  []int     `json:"versions,omitempty"` // published versions
 	Failed    time.Time `json:"failed,omitzero"`    // last attempt, if it failed
 	Error     string    `json:"error,omitempty"`    // why it failed
-	Healthy   bool      `json:"healthy"`            // a valid configuration is published and the last attempt succeeded
+	Healthy   bool      `json:"healthy"`            // a valid configuration is published, the last attempt succeeded, and the journal can be read
 }
 
 // Status returns the condition at this moment.
 func (r *Registry) Status() Status {
 	st, p := r.State(), r.pub.status.Load()
 	s := Status{
-		Instance: st.instance, Entries: st.number,
+		Instance: st.instance, Node: r.cfg.Node, Entries: st.number,
 		Published: p.number, At: p.at, Expires: p.expires, Versions: p.versions, Failed: p.failed,
 		Healthy: p.err == nil && r.cfg.Now().Before(p.expires),
 	}
 	if p.err != nil {
 		s.Error = p.err.Error()
+	}
+	if t := r.trouble.Load(); t != nil && t.err != nil {
+		s.Healthy = false
+		s.Error = strings.TrimPrefix(s.Error+"; "+t.err.Error(), "; ")
 	}
 	return s
 }

@@ -38,6 +38,7 @@ type State struct {
 	time     time.Time // of the entry being folded
 	author   Author    // of the entry being folded
 	anchored time.Time // when an anchor's content last changed
+	stamp    time.Time // of the last entry, but later than any before: the same on every node
 
 	system  System
 	classes map[string]string
@@ -49,6 +50,7 @@ type State struct {
 	tsas    map[string]*TSA
 	anchors map[string]*TrustedAnchor
 	keys    []SourceKey
+	nodes   []Node // without the first
 
 	requests []*Request // management requests: number n is at n-1
 	pending  []uint64   // numbers of those that await a decision
@@ -209,10 +211,15 @@ type TrustedAnchor struct {
 // is in the registry's token.
 type SourceKey struct {
 	Source      Source
+	Node        string // that has the private key
 	Certificate []byte
 	Active      bool
 	Added       time.Time
 }
+
+// Node is one of the servers that publish the configuration of one registry.
+// The first has no name; its address is the registry's.
+type Node struct{ Name, Address string }
 
 // Hash identifies the key.
 func (k SourceKey) Hash() Hash { return hashOf(k.Certificate) }
@@ -250,7 +257,7 @@ func (s *State) clone() *State {
 		c.groups[k] = &group{v.description, maps.Clone(v.members)}
 	}
 	c.cas, c.tsas, c.anchors = maps.Clone(s.cas), maps.Clone(s.tsas), maps.Clone(s.anchors)
-	c.keys = slices.Clone(s.keys)
+	c.keys, c.nodes = slices.Clone(s.keys), slices.Clone(s.nodes)
 	c.requests, c.pending = slices.Clone(s.requests), slices.Clone(s.pending)
 	return &c
 }
@@ -268,7 +275,17 @@ func (s *State) fold(e *Entry) error {
 		return err
 	}
 	s.number = e.Number
+	s.tick()
 	return nil
+}
+
+// tick ends an entry.
+func (s *State) tick() {
+	if s.time.After(s.stamp) {
+		s.stamp = s.time
+	} else {
+		s.stamp = s.stamp.Add(1)
+	}
 }
 
 // Try returns the state after the changes, or the refusal of the first one that is not
@@ -293,6 +310,7 @@ func (s *State) try(at time.Time, by Author, changes []Change) (*State, error) {
 			return nil, err
 		}
 		next.number++
+		next.tick()
 	}
 	return next, nil
 }
@@ -404,7 +422,12 @@ func (s *State) TSAs() []TSA { return sortedValues(s.tsas) }
 // TrustedAnchors returns the anchors of federation partners by instance.
 func (s *State) TrustedAnchors() []TrustedAnchor { return sortedValues(s.anchors) }
 
-// Keys returns the signing keys of a source, oldest first.
+// Nodes returns the servers that publish the configuration, the first one first.
+func (s *State) Nodes() []Node {
+	return append([]Node{{Address: s.system.Address}}, s.nodes...)
+}
+
+// Keys returns the signing keys of a source, of all nodes, oldest first.
 func (s *State) Keys(src Source) []SourceKey {
 	return slices.DeleteFunc(slices.Clone(s.keys), func(k SourceKey) bool { return k.Source != src })
 }

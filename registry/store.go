@@ -3,6 +3,8 @@
 package registry
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,12 +14,25 @@ import (
 	"go.uber.org/zap"
 )
 
-// Store keeps the bytes of the journal. Calls do not overlap.
+var (
+	// ErrMoved says that the journal's head is not what an append was to follow:
+	// another node appended first.
+	ErrMoved = errors.New("another node has changed the registry meanwhile")
+	// ErrUncertain says that the connection to a shared store was lost in the
+	// moment of a commit: the change may have been stored, and shows then as soon
+	// as the store can be reached again.
+	ErrUncertain = errors.New("it is not known whether the change was stored; look before you repeat it")
+)
+
+// Store keeps the bytes of the journal. Append and Head do not overlap; Scan
+// may overlap with both.
 type Store interface {
 	// Append adds entries, numbered from first on, and replaces the head, as
-	// one step: all of it is durable when Append returns nil. After an error
-	// the store may hold all or nothing of it, and is not used again.
-	Append(first uint64, entries [][]byte, head []byte) error
+	// one step: all of it is durable when Append returns nil. previous is the
+	// head that they follow, nil if there is none; if the store has another, it
+	// stays as it is and the error is ErrMoved. After any other error the store
+	// may hold all or nothing of it, and is not used again.
+	Append(previous []byte, first uint64, entries [][]byte, head []byte) error
 	// Scan calls fn with the entries numbered from on, in order, until fn
 	// returns an error, which it passes on. fn must not keep the bytes.
 	Scan(from uint64, fn func(number uint64, entry []byte) error) error
@@ -25,6 +40,17 @@ type Store interface {
 	Head() ([]byte, error)
 	// Close releases the store.
 	Close() error
+}
+
+// SharedStore is a Store that the nodes of a registry have open at once. It
+// outlives lost connections: after an error of Append that is not ErrUncertain
+// nothing was stored, and after one that is, later calls wait for the outcome.
+type SharedStore interface {
+	Store
+	// Watch calls changed when it begins and whenever another node may have
+	// appended, until ctx ends or, which is an error, it cannot tell any more.
+	// It may overlap with everything else but Close.
+	Watch(ctx context.Context, changed func()) error
 }
 
 const entryPrefix = 'e'
@@ -52,7 +78,12 @@ func entryKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{entryPrefix}, number)
 }
 
-func (s *pebbleStore) Append(first uint64, entries [][]byte, head []byte) error {
+func (s *pebbleStore) Append(previous []byte, first uint64, entries [][]byte, head []byte) error {
+	if have, err := s.Head(); err != nil {
+		return err
+	} else if !bytes.Equal(have, previous) {
+		return ErrMoved
+	}
 	batch := s.db.NewBatch()
 	defer batch.Close()
 	for i, entry := range entries {
