@@ -35,6 +35,16 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Fatalf("the registry did not get healthy")
 			},
+			// registered CLIENT CONFIG waits until the gateway knows a client as registered.
+			"registered": func(ts *testscript.TestScript, _ bool, args []string) {
+				for range 600 {
+					if ts.Exec("sh", "-c", "kontor client show "+args[0]+" --config "+args[1]+" | grep -q '^Status *registered'") == nil {
+						return
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				ts.Fatalf("%s did not get registered", args[0])
+			},
 			// ready ADDRESS waits until something listens there.
 			"ready": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {

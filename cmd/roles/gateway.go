@@ -34,7 +34,6 @@ import (
 	"kontor/pki/ocsp"
 	"kontor/pki/tsa"
 	"kontor/registry/globalconf"
-	"kontor/registry/guard"
 	"kontor/registry/id"
 )
 
@@ -97,11 +96,7 @@ func InitGateway(cfg *config.Gateway, profile pki.Profile, alg pki.Algorithm, pa
 	if _, err := serverconf.Create(serverconf.Config{Path: cfg.ServerConf()}, &serverconf.Model{}); err != nil {
 		return nil, err
 	}
-	key, err := guard.CreateKeys(adminTokens(cfg), "local", admin.RoleSystemAdministrator)
-	if err != nil {
-		return nil, err
-	}
-	return out, os.WriteFile(AdminKeyFile(cfg), []byte(key+"\n"), 0o600)
+	return out, newAdminKey(cfg)
 }
 
 // ImportCertificates gives certificates to their keys, which it returns in the

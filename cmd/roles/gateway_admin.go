@@ -25,6 +25,12 @@ func AuditFile(cfg *config.Gateway) string    { return filepath.Join(cfg.DataDir
 // newAdmin opens what the administration API needs beside what is given.
 func newAdmin(cfg *config.Gateway, a admin.Config) (*admin.API, error) {
 	keys, err := guard.LoadKeys(adminTokens(cfg), admin.Roles()...)
+	if errors.Is(err, fs.ErrNotExist) { // an operator who has lost all keys has removed the file
+		if err := newAdminKey(cfg); err != nil {
+			return nil, err
+		}
+		keys, err = guard.LoadKeys(adminTokens(cfg), admin.Roles()...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +41,15 @@ func newAdmin(cfg *config.Gateway, a admin.Config) (*admin.API, error) {
 	a.Server, a.APIKeys, a.Audit = cfg.Server, keys, audit
 	a.ChangePIN = func(old, new []byte) error { return changePIN(a.Token, cfg.PINFile, old, new) }
 	return admin.New(a)
+}
+
+// newAdminKey makes the first API key, for commands on this machine.
+func newAdminKey(cfg *config.Gateway) error {
+	key, err := guard.CreateKeys(adminTokens(cfg), "local", admin.RoleSystemAdministrator)
+	if err != nil {
+		return err
+	}
+	return guard.WriteFile(AdminKeyFile(cfg), []byte(key+"\n"))
 }
 
 // ErrRunning says that the gateway of a data directory runs, so that only it

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package roles
+
+var (
+	OpenToken   = openToken
+	ChangePIN   = changePIN
+	NextPIN     = nextPIN
+	TokenDir    = tokenDir
+	HoldGateway = holdGateway
+)
