@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -31,7 +32,7 @@ members: [{class: GOV, code: "1234", name: Board, subsystems: [{code: MANAGEMENT
 // as a security server does: by the global configuration.
 func TestManagementServices(t *testing.T) {
 	t.Parallel()
-	const ip = "127.41.7.10"
+	ip := fmt.Sprintf("127.41.%d.10", 1+os.Getpid()%250) // test binaries may run beside each other
 	dir := t.TempDir()
 	file := filepath.Join(dir, "ecosystem.yaml")
 	if err := os.WriteFile(file, []byte(ecosystem), 0o600); err != nil {

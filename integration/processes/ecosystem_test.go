@@ -108,7 +108,7 @@ message_log:
   disk_reserve: 8MiB
 `, g.Server, g.Data, path("secrets", name), e.Anchor, ip))
 		r := kontor(t, 1, "gateway", "run", "--config", g.Config)
-		hint(t, r, "pin_file")
+		hint(t, r, "run kontor gateway init first")
 		kontor(t, 0, "gateway", "init", "--config", g.Config, "--algorithm", "RSA-2048", "--profile", "FiVRK",
 			"--member-name", "Member "+member, "--dns-name", name+".example", "--country", "FI")
 		kontor(t, 1, "gateway", "init", "--config", g.Config, "--country", "FI", "--member-name", "x", "--dns-name", "y")
