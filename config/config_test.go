@@ -44,6 +44,26 @@ limits: {exchanges: 10}
 	}
 }
 
+func TestACME(t *testing.T) {
+	c, err := config.LoadGateway(write(t, `
+server: DEV/GOV/1234/ss1
+acme:
+  dns_name: ss1.example.org
+  renew_before: 336h
+  certificates:
+    - {usage: authentication, credentials: auth.json}
+    - {usage: signing, credentials: sign.json, member: DEV/COM/7, profile: Ejbca}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := c.ACME
+	if a.Listen != ":80" || a.DNSName != "ss1.example.org" || a.RenewBefore != 14*24*time.Hour || len(a.Certificates) != 2 ||
+		!a.Certificates[0].Member.IsZero() || a.Certificates[1].Member.String() != "DEV/COM/7" || a.Certificates[1].Profile != "Ejbca" {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	t.Setenv("KONTOR_LISTEN_PEER", "127.0.0.9:5500")
 	t.Setenv("KONTOR_SERVER", "DEV/COM/7/env")
@@ -68,6 +88,13 @@ func TestRefuses(t *testing.T) {
 		"size":       {"server: DEV/GOV/1/s\nmessage_log:\n  max_body: lots\n", "is not a size"},
 		"listen":     {"server: DEV/GOV/1/s\nlisten:\n  peer: nonsense\n", "gateway.yaml:3: listen.peer: \"nonsense\" is not an address"},
 		"section":    {"server: DEV/GOV/1/s\nlisten: 5\n", "a mapping of keys to values is expected"},
+		"acme typo":  {"server: DEV/GOV/1/s\nacme: {dns_name: a, certificates: [{use: signing}]}\n", "use"},
+		"acme name":  {"server: DEV/GOV/1/s\nacme:\n  certificates: [{usage: signing, credentials: x}]\n", "acme.dns_name: missing"},
+		"acme usage": {"server: DEV/GOV/1/s\nacme:\n  dns_name: a\n  certificates: [{usage: both, credentials: x}]\n", "gateway.yaml:4: acme.certificates: entry 1: usage \"both\""},
+		"acme twice": {"server: DEV/GOV/1/s\nacme: {dns_name: a, certificates: [{usage: signing, credentials: x}, {usage: signing, credentials: y, member: DEV/GOV/1}]}\n", "entry 2: there is another"},
+		"acme owner": {"server: DEV/GOV/1/s\nacme: {dns_name: a, certificates: [{usage: authentication, credentials: x, member: DEV/GOV/2}]}\n", "is for the owner"},
+		"acme file":  {"server: DEV/GOV/1/s\nacme: {dns_name: a, certificates: [{usage: signing}]}\n", "credentials is missing"},
+		"acme soon":  {"server: DEV/GOV/1/s\nacme: {dns_name: a, renew_before: 1s, certificates: [{usage: signing, credentials: x}]}\n", "acme.renew_before: 1s is too short"},
 		"not yaml":   {"server: [\n", "line"},
 		"level":      {"server: DEV/GOV/1/s\nlogging: {level: loud}\n", "logging.level"},
 		"no mapping": {"- a\n", "a mapping of keys to values is expected"},

@@ -56,6 +56,15 @@ type Gateway struct {
 		Batch string `mapstructure:"batch"` // auto, never or always: when messages share a signature
 	} `mapstructure:"signing"`
 
+	// ACME keeps certificates valid without an operator. It is off without any.
+	ACME struct {
+		Listen       string            `mapstructure:"listen"`       // answers challenges; port 80 of dns_name leads there
+		DNSName      string            `mapstructure:"dns_name"`     // host name of this security server, for which certificates are
+		Country      string            `mapstructure:"country"`      // two letters, for profiles that show it
+		RenewBefore  time.Duration     `mapstructure:"renew_before"` // before the end, where the authority does not say when; 0: a third of the lifetime
+		Certificates []ACMECertificate `mapstructure:"certificates"`
+	} `mapstructure:"acme"`
+
 	Limits struct {
 		Exchanges int           `mapstructure:"exchanges"`
 		Idle      time.Duration `mapstructure:"idle"`
@@ -63,6 +72,14 @@ type Gateway struct {
 	} `mapstructure:"limits"`
 
 	Logging Logging `mapstructure:"logging"`
+}
+
+// ACMECertificate is one certificate that the gateway keeps valid by ACME.
+type ACMECertificate struct {
+	Usage       string    `mapstructure:"usage"`       // authentication or signing
+	Credentials string    `mapstructure:"credentials"` // file of the authority's operator: kontor trust eab add
+	Member      id.Member `mapstructure:"member"`      // whose messages a signing key signs; none: the owner
+	Profile     string    `mapstructure:"profile"`     // certificate profile; empty: that of the only approved authority
 }
 
 // LoadGateway reads the configuration of a gateway.
@@ -87,6 +104,7 @@ func (c *Gateway) defaults() {
 	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 4<<30, 64<<10, 1<<30
 	c.MessageLog.StampGrace = 4 * time.Hour
 	c.Signing.Batch = "auto"
+	c.ACME.Listen = ":80"
 	c.Limits.Exchanges, c.Limits.Idle, c.Limits.Answer = 1024, time.Minute, 5*time.Minute
 	c.Logging.defaults()
 }
@@ -131,12 +149,52 @@ func (c *Gateway) validate(p *problems) {
 	if b := c.Signing.Batch; b != "auto" && b != "never" && b != "always" {
 		p.add("signing.batch", "%q is not a way of batching; use auto, never or always", b)
 	}
+	c.validateACME(p)
 	if c.Limits.Exchanges < 1 || c.Limits.Exchanges > 1<<16 {
 		p.add("limits.exchanges", "%d is not between 1 and 65536", c.Limits.Exchanges)
 	}
 	atLeast(p, "limits.idle", c.Limits.Idle, time.Second)
 	atLeast(p, "limits.answer", c.Limits.Answer, time.Second)
 	c.Logging.validate(p)
+}
+
+func (c *Gateway) validateACME(p *problems) {
+	if len(c.ACME.Certificates) == 0 {
+		return
+	}
+	listen(p, "acme.listen", c.ACME.Listen, false)
+	if strings.TrimSpace(c.ACME.DNSName) == "" {
+		p.add("acme.dns_name", "missing; give the host name of this security server, which the authority will ask")
+	}
+	if c.ACME.RenewBefore != 0 {
+		atLeast(p, "acme.renew_before", c.ACME.RenewBefore, time.Minute)
+	}
+	type subject struct {
+		usage  string
+		member id.Member
+	}
+	seen := map[subject]bool{}
+	for i, e := range c.ACME.Certificates {
+		bad := func(format string, args ...any) {
+			p.add("acme.certificates", "entry %d: "+format, append([]any{i + 1}, args...)...)
+		}
+		owner := c.Server.Owner()
+		if e.Member.IsZero() {
+			e.Member = owner
+		}
+		switch {
+		case e.Usage != "authentication" && e.Usage != "signing":
+			bad("usage %q; use authentication or signing", e.Usage)
+		case e.Usage == "authentication" && e.Member != owner:
+			bad("an authentication certificate is for the owner, %s; leave out member", owner)
+		case seen[subject{e.Usage, e.Member}]:
+			bad("there is another for %s of %s; remove one", e.Usage, e.Member)
+		}
+		if strings.TrimSpace(e.Credentials) == "" {
+			bad("credentials is missing; ask the authority's operator for the file (kontor trust eab add)")
+		}
+		seen[subject{e.Usage, e.Member}] = true
+	}
 }
 
 // ServerConf returns the path of the file with clients, services and rights.
