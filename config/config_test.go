@@ -121,6 +121,28 @@ func TestEveryProblemIsListed(t *testing.T) {
 	}
 }
 
+func TestRegistryStore(t *testing.T) {
+	t.Parallel()
+	const head = "instance: DEV\naddress: registry.example\n"
+	for text, want := range map[string]string{
+		"": "",
+		"store: {postgres: {dsn: host=db dbname=kontor, password_file: /etc/pw}}":                     "",
+		"node: two\nstore: {postgres: {dsn: 'postgres://kontor@db:5432/kontor?sslmode=verify-full'}}": "",
+		"node: two":                                                      "3: node: only nodes that share",
+		"store: {postgres: {password_file: pw}}":                         "store.postgres.dsn: missing",
+		"store: {postgres: {dsn: host=db password=secret}}":              "store.postgres.dsn: holds a password",
+		"store: {postgres: {dsn: 'postgres://kontor:secret@db/kontor'}}": "store.postgres.dsn: holds a password",
+		"store: {postgres: {dsn: 'postgres://db/kontor?password=x'}}":    "store.postgres.dsn: holds a password",
+		"node: a/b\nstore: {postgres: {dsn: host=db}}":                   "node:",
+		"store: {mysql: {}}":                                             "unknown key",
+	} {
+		c, err := config.LoadRegistry(write(t, head+text+"\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %+v, %v; want %q", text, c, err, want)
+		}
+	}
+}
+
 // The commented examples that operators start from must be valid.
 func TestExamples(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -207,6 +208,16 @@ type Registry struct {
 	PINFile   string `mapstructure:"pin_file"`  // holds the PIN of the token with the signing keys
 	Ecosystem string `mapstructure:"ecosystem"` // declaration that is applied at start if it is new, and on SIGHUP; empty: none
 	Address   string `mapstructure:"address"`   // host name or address under which gateways reach listen.http
+	Node      string `mapstructure:"node"`      // name of a further node that shares its state with the first; empty: the first
+
+	Store struct {
+		// Postgres keeps the journal in a database that several nodes share;
+		// empty: in data_dir.
+		Postgres struct {
+			DSN          string `mapstructure:"dsn"`           // connection string without the password
+			PasswordFile string `mapstructure:"password_file"` // holds the password; empty: none is asked for
+		} `mapstructure:"postgres"`
+	} `mapstructure:"store"`
 
 	Listen struct {
 		HTTP       string `mapstructure:"http"`       // global configuration
@@ -252,11 +263,37 @@ func (c *Registry) validate(p *problems) {
 	listen(p, "listen.management_internal", c.Listen.ManagementInternal, true)
 	listen(p, "listen.admin", c.Listen.Admin, true)
 	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	c.validateStore(p)
 	atLeast(p, "publish_interval", c.PublishInterval, time.Second)
 	if c.PublishInterval > 5*time.Minute {
 		p.add("publish_interval", "%s is too long: what is published expires after ten minutes", c.PublishInterval)
 	}
 	c.Logging.validate(p)
+}
+
+// secretDSN finds a password in a connection string, which is either a URL or
+// a list of key=value.
+var secretDSN = regexp.MustCompile(`(?i)(^|[\s?&])password\s*=|^\w+://[^/@:]*:[^@]*@`)
+
+func (c *Registry) validateStore(p *problems) {
+	db := c.Store.Postgres
+	if secretDSN.MatchString(db.DSN) {
+		p.add("store.postgres.dsn", "holds a password; put it into a file and name that in store.postgres.password_file")
+	}
+	if db.DSN != "" {
+		if c.Node != "" {
+			if err := id.CheckCharacters(c.Node); err != nil {
+				p.add("node", "%v", err)
+			}
+		}
+		return
+	}
+	if db.PasswordFile != "" {
+		p.add("store.postgres.dsn", "missing; say where the database is, as in host=db.example.org dbname=kontor user=kontor sslmode=verify-full")
+	}
+	if c.Node != "" {
+		p.add("node", "only nodes that share their state have names; set store.postgres.dsn or leave this out")
+	}
 }
 
 // Trust configures the trust services: certification authority, OCSP

@@ -20,6 +20,10 @@
 //	journal/  the journal (Pebble)
 //	keys/     the signing keys of the two sources, encrypted with the PIN
 //	public/   what is published, laid out so that any web server could serve it
+//
+// The journal may be in a SharedStore instead, which the directories of several
+// nodes have in common: all of them accept changes and publish. Each follows
+// what the others append, and keeps publishing what it knows when it cannot.
 package registry
 
 import (
@@ -51,6 +55,7 @@ const (
 	journalDir = "journal"
 	keysDir    = "keys"
 	publicDir  = "public"
+	lockFile   = "LOCK" // named as the databases' own
 
 	maxReason = 2000 // characters of an author's reason
 	maxRaces  = 100  // times that other nodes may come first in one update
@@ -115,6 +120,7 @@ type Registry struct {
 	changed chan struct{} // holds a token while a change awaits publication
 	trouble atomic.Pointer[trouble]
 	unwatch func() // ends watching other nodes
+	unlock  func() error
 
 	mu      sync.Mutex // held while a change set is accepted
 	journal *journal
@@ -256,7 +262,14 @@ func open(dir string, pin []byte, cfg Config) (_ *Registry, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, token: token, store: store, pub: pub, journal: j, changed: make(chan struct{}, 1)}
+	r := &Registry{cfg: cfg, token: token, store: store, pub: pub, journal: j, changed: make(chan struct{}, 1), unlock: func() error { return nil }}
+	if j.shared { // a journal of one's own is locked already
+		lock, err := vfs.Default.Lock(filepath.Join(dir, lockFile))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("this node runs already: %w", err), pub.close())
+		}
+		r.unlock = lock.Close
+	}
 	r.close = sync.OnceValue(r.shut)
 	r.state.Store(st)
 	r.unwatch = func() {}
@@ -275,7 +288,7 @@ func (r *Registry) shut() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.journal.failed = errClosed
-	return errors.Join(r.pub.close(), r.store.Close())
+	return errors.Join(r.pub.close(), r.store.Close(), r.unlock())
 }
 
 // State returns the current state, an immutable snapshot.

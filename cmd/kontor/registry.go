@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -22,8 +23,16 @@ func newRegistry() *cobra.Command {
 	load := func() (*config.Registry, error) { return config.LoadRegistry(file) }
 
 	var algorithm string
+	var join, replace bool
 	initialise := withConfig(&cobra.Command{
-		Use: "init", Short: "Create a registry with its signing keys",
+		Use: "init", Short: "Create a registry, or a further node of one, with its signing keys",
+		Long: `Create a registry with its signing keys.
+
+With --join, make this machine a further node of a registry that exists: the
+configuration names the database that the nodes share (store.postgres) and the
+node. It gets an address and signing keys of its own, which clients learn from
+the configuration that the other nodes publish. With --replace, a node whose
+machine is lost is made anew.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := load()
@@ -33,6 +42,21 @@ func newRegistry() *cobra.Command {
 			alg, err := pki.ParseAlgorithm(algorithm)
 			if err != nil {
 				return usageError{err}
+			}
+			if replace && !join {
+				return usageError{errors.New("--replace goes with --join")}
+			}
+			if join {
+				if err := roles.JoinRegistry(cfg, alg, replace); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), `Joined the registry of instance %s, with the keys of this node in %s.
+Next: kontor registry run --config %s
+Gateways learn of this node by themselves; those that are new need a new anchor.
+If this node serves registrations (listen.management), give it the certificate and
+key of the first one (management.pem and management.tls.key in its data_dir).
+`, cfg.Instance, cfg.DataDir, file)
+				return nil
 			}
 			if err := roles.InitRegistry(cfg, alg); err != nil {
 				return err
@@ -45,6 +69,9 @@ then, for gateways, the configuration anchor: kontor registry anchor --config %[
 		},
 	})
 	initialise.Flags().StringVar(&algorithm, "algorithm", string(pki.RSA3072), "algorithm of the signing keys; every X-Road release reads RSA")
+
+	initialise.Flags().BoolVar(&join, "join", false, "become a further node of the registry in store.postgres")
+	initialise.Flags().BoolVar(&replace, "replace", false, "with --join: take the place of a node that is lost")
 
 	run := withConfig(&cobra.Command{
 		Use: "run", Short: "Run the registry: publish the global configuration, serve its administration",

@@ -21,6 +21,7 @@ import (
 	"kontor/registry"
 	"kontor/registry/admin"
 	"kontor/registry/guard"
+	"kontor/registry/postgres"
 )
 
 // Operator names who changes the registry from this machine.
@@ -39,12 +40,50 @@ func InitRegistry(cfg *config.Registry, alg pki.Algorithm) error {
 	if err != nil {
 		return err
 	}
-	err = registry.Create(cfg.DataDir, pin, registry.CreateConfig{
-		Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: Operator("kontor registry init")})
+	if cfg.Node != "" {
+		return errors.New("node: only the first node creates a registry, and has no name; further ones join it (--join)")
+	}
+	create := registry.CreateConfig{Instance: cfg.Instance, Address: cfg.Address, Algorithm: alg, By: Operator("kontor registry init")}
+	if shared, err := sharedStore(cfg); err != nil {
+		return err
+	} else if shared != nil {
+		create.Store = shared
+	}
+	if err := registry.Create(cfg.DataDir, pin, create); err != nil {
+		return err
+	}
+	return errors.Join(initRegistryAdmin(cfg), initManagement(cfg))
+}
+
+// JoinRegistry makes a further node of the registry whose state is in the
+// database of a configuration, or replaces a node that is lost.
+func JoinRegistry(cfg *config.Registry, alg pki.Algorithm, replace bool) error {
+	pin, err := NewSecret(cfg.PINFile, "pin_file")
+	if err != nil {
+		return err
+	}
+	shared, err := sharedStore(cfg)
+	if err != nil {
+		return err
+	}
+	if shared == nil {
+		return errors.New("store.postgres.dsn: missing; a node joins others by the database that they share")
+	}
+	err = registry.Join(cfg.DataDir, pin, registry.JoinConfig{
+		Node: cfg.Node, Address: cfg.Address, Replace: replace, Algorithm: alg, By: Operator("kontor registry init --join"), Store: shared})
 	if err != nil {
 		return err
 	}
 	return errors.Join(initRegistryAdmin(cfg), initManagement(cfg))
+}
+
+// sharedStore connects to the database of a configuration, if it names one.
+func sharedStore(cfg *config.Registry) (registry.SharedStore, error) {
+	db := cfg.Store.Postgres
+	if db.DSN == "" {
+		return nil, nil
+	}
+	return postgres.Open(context.Background(), postgres.Config{DSN: db.DSN, PasswordFile: db.PasswordFile})
 }
 
 // OpenRegistry opens the registry of a configuration.
@@ -57,7 +96,13 @@ func openRegistry(cfg *config.Registry, log *zap.Logger, now func() time.Time) (
 	if err != nil {
 		return nil, err
 	}
-	return registry.Open(cfg.DataDir, pin, registry.Config{Interval: cfg.PublishInterval, Now: now, Log: log})
+	open := registry.Config{Interval: cfg.PublishInterval, Node: cfg.Node, Now: now, Log: log}
+	if shared, err := sharedStore(cfg); err != nil {
+		return nil, err
+	} else if shared != nil {
+		open.Store = shared
+	}
+	return registry.Open(cfg.DataDir, pin, open)
 }
 
 // applyEcosystem makes the state what the ecosystem file declares: at any time
