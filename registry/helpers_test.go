@@ -98,6 +98,9 @@ func cheapen(dir string) error {
 var template string
 
 func TestMain(m *testing.M) {
+	if dsn := os.Getenv(nodeProcess); dsn != "" {
+		os.Exit(runNode(dsn))
+	}
 	code := m.Run()
 	if template != "" {
 		os.RemoveAll(template)

@@ -64,9 +64,10 @@ type Config struct {
 
 // Store is a registry.SharedStore.
 type Store struct {
-	pool   *pgxpool.Pool
-	config *pgx.ConnConfig
-	before func(context.Context, *pgx.ConnConfig) error
+	pool       *pgxpool.Pool
+	config     *pgx.ConnConfig
+	before     func(context.Context, *pgx.ConnConfig) error
+	resolveFor time.Duration
 	// uncertain is set while a commit of this store may still be on its way.
 	uncertain atomic.Bool
 }
@@ -103,7 +104,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	// A database host that vanishes without a word is noticed in half a minute.
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}}
 	cc.DialFunc = dialer.DialContext
-	s := &Store{config: cc, before: func(_ context.Context, c *pgx.ConnConfig) error {
+	s := &Store{config: cc, resolveFor: resolveTimeout, before: func(_ context.Context, c *pgx.ConnConfig) error {
 		if cfg.PasswordFile == "" {
 			return nil
 		}
@@ -226,7 +227,7 @@ func (s *Store) Append(previous []byte, first uint64, entries [][]byte, head []b
 	if !lost(err) && ctx.Err() == nil {
 		return describe(err) // the server says no
 	}
-	return s.resolve(first, entries, head, err)
+	return s.resolve(first, entries, err)
 }
 
 // append is one transaction; committing reports whether it came to the point
@@ -275,9 +276,9 @@ func (s *Store) append(ctx context.Context, previous []byte, first uint64, entri
 }
 
 // resolve finds out what became of a commit whose answer was lost.
-func (s *Store) resolve(first uint64, entries [][]byte, head []byte, cause error) error {
+func (s *Store) resolve(first uint64, entries [][]byte, cause error) error {
 	s.uncertain.Store(true)
-	deadline := time.Now().Add(resolveTimeout)
+	deadline := time.Now().Add(s.resolveFor)
 	for wait := 50 * time.Millisecond; ; wait *= 2 {
 		err := s.settle()
 		if err == nil {
