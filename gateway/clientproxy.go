@@ -23,7 +23,8 @@ import (
 )
 
 // ServeClient answers requests of local information systems (X-Road: Message
-// Protocol for REST). It is the only place that writes to them.
+// Protocol for REST, Message Protocol v4.0). It is the only place that writes
+// to them.
 func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	g.draining.Add(1)
 	defer g.draining.Done()
@@ -36,7 +37,7 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	body := newIdleBody(w, r, g.limits.Idle)
 	resp, err := g.clientExchange(ctx, x, r, body)
 	if err == nil {
-		defer resp.body.Close()
+		defer resp.content.Close()
 		err = g.answerClient(w, r, x, resp) // 9
 	} else {
 		f := fault.At(fault.ClientProxy, err)
@@ -53,13 +54,14 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 // answer is a verified and recorded response.
 type answer struct {
 	*message.Response
-	body *message.Body
+	content     message.Content
+	contentType string // of SOAP: what the service's answer had
 }
 
 // clientExchange carries one request to its provider and returns the verified
-// response, whose body the caller closes. The numbers are those of
+// response, whose content the caller closes. The numbers are those of
 // docs/design/message-path.md.
-func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Request, in io.Reader) (*answer, error) {
+func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Request, in *idleBody) (*answer, error) {
 	leave, err := enter(g.client)
 	if err != nil {
 		return nil, err
@@ -70,10 +72,11 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, err
 	}
 
-	req, err := message.FromHTTP(r, view.Instance(), newUUID) // 1
+	req, src, err := g.readClient(r, in, view.Instance()) // 1
 	if err != nil {
-		return nil, requestFault(err)
+		return nil, err
 	}
+	defer src.close()
 	x.note(req)
 	if err := g.conf.Conf().AuthenticateClient(req.Client, r.TLS != nil, peerCertificate(r)); err != nil {
 		return nil, clientFault(req, err)
@@ -96,20 +99,20 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	for _, der := range auth.OCSP {
 		_ = enc.OCSP(der) // the encoder repeats its first error
 	}
-	_ = enc.Head(message.RESTRequest, req.Raw)
-	body, err := g.carry(in, enc, &x.In)
+	_ = enc.Request(req)
+	content, err := g.carry(src, enc, &x.In)
 	if err != nil {
 		return nil, g.requestBroken(tun, req, err)
 	}
-	defer body.Close()
+	defer content.Close()
 
-	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), sha512.Sum512(req.Raw), digests(body)) // 4
+	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), sha512.Sum512(req.Raw), content.Digests()) // 4
 	if err != nil {
 		return nil, signingFault(req.Client, err)
 	}
 	record := msglog.Record{ // 5
 		Time: g.now(), Side: msglog.Client, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: g.server, Head: req.Raw, Attachments: content(body), Evidence: *evidence,
+		ClientServer: g.server, Head: req.Raw, Attachments: content, Evidence: *evidence,
 	}
 	if err := g.append(ctx, &record); err != nil {
 		return nil, err
@@ -125,39 +128,25 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	defer reply.Body.Close()
 	x.Peer = reply.Peer.Server.ID
 
-	resp, received, err := g.readAnswer(reply, x) // 7
+	resp, received, err := g.readAnswer(req, reply, x) // 7
 	if err != nil {
 		return nil, err
 	}
 	if _, err = g.verifier.Signature(received, req.Service.Owner(), view, g.now()); err != nil {
 		err = fault.Wrap(signatureCode(err), err, "The response of %s is not signed as it must be", req.Service.LogString())
-	} else if err = resp.Answers(req, message.RequestHash(req.Raw, body)); err != nil {
-		err = fault.Wrap(fault.InconsistentResponse, err, "The response of %s does not belong to the request: %v", req.Service.LogString(), err)
+	} else if err = resp.Answers(req, req.Hash(content)); err != nil {
+		err = fault.Wrap(inconsistentCode(err), err, "The response of %s does not belong to the request: %v", req.Service.LogString(), err)
 	} else { // 8
 		err = g.append(ctx, &msglog.Record{
 			Time: g.now(), Side: msglog.Client, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-			ClientServer: g.server, ServiceServer: x.Peer, Head: resp.Raw, Attachments: content(resp.body), Evidence: *received,
+			ClientServer: g.server, ServiceServer: x.Peer, Head: resp.Raw, Attachments: resp.content, Evidence: *received,
 		})
 	}
 	if err != nil {
-		resp.body.Close()
+		resp.content.Close()
 		return nil, err
 	}
 	return resp, nil // 9: ServeClient answers
-}
-
-// carry sends a request body on, hashes it and keeps it for the log. No byte
-// means no body. It adds to n what it carried.
-func (g *Gateway) carry(in io.Reader, enc *message.Encoder, n *int64) (*message.Body, error) {
-	body := g.spool.New()
-	if err := copyBody(in, body, enc.BodyWriter(), n); err != nil {
-		body.Close()
-		if asFault(err) == nil && !errors.Is(err, errAnswered) {
-			err = fault.Wrap(fault.IOError, err, "The request body broke off after %d bytes", *n)
-		}
-		return nil, err
-	}
-	return body, nil
 }
 
 // sendEvidence ends a message with its signature. The encoder repeats its first
@@ -181,17 +170,21 @@ func (g *Gateway) requestBroken(tun *outgoing, req *message.Request, err error) 
 		return tunnelFault(req, err)
 	}
 	defer reply.Body.Close()
-	resp, _, err := g.readAnswer(reply, &Exchange{})
+	resp, _, err := g.readAnswer(req, reply, &Exchange{})
 	if err != nil {
 		return err
 	}
-	resp.body.Close()
+	resp.content.Close()
 	return fault.New(fault.InvalidMessage, "The provider's security server answered before it had the whole request")
 }
 
 // answerClient sends the response to the information system. The provider's
 // head is passed on as it is, but for the hop-by-hop headers it cannot have.
 func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchange, resp *answer) error {
+	if resp.SOAP != nil {
+		return g.answerSOAP(w, r, x, resp)
+	}
+	content := resp.content.Body()
 	h := w.Header()
 	for _, f := range resp.Head.Fields {
 		h[f.Name] = append(h[f.Name], f.Value)
@@ -199,15 +192,15 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 	if h.Get("Content-Type") == "" {
 		h["Content-Type"] = nil // never guessed
 	}
-	if resp.body.Present() && r.Method != http.MethodHead {
-		h["Content-Length"] = []string{strconv.FormatInt(resp.body.Size(), 10)}
+	if content.Present() && r.Method != http.MethodHead {
+		h["Content-Length"] = []string{strconv.FormatInt(content.Size(), 10)}
 	}
 	x.Status = resp.Head.Status
 	w.WriteHeader(resp.Head.Status)
-	if !resp.body.Present() || r.Method == http.MethodHead {
+	if !content.Present() || r.Method == http.MethodHead {
 		return nil
 	}
-	body, err := resp.body.Open()
+	body, err := content.Open()
 	if err != nil {
 		return err
 	}
@@ -219,25 +212,36 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 // refuseClient sends a fault in the form that the client accepts.
 func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	contentType, body := f.NegotiateREST(strings.Join(r.Header.Values("Accept"), ","))
+	status := f.HTTPStatus()
 	h := w.Header()
+	if isREST(r) {
+		h["X-Road-Error"] = []string{f.Code()}
+	} else {
+		contentType, body, status = fault.ContentTypeTextXML, f.SOAP(), http.StatusOK
+		h["SOAPAction"] = []string{""}
+	}
 	h["Content-Type"] = []string{contentType}
-	h["X-Road-Error"] = []string{f.Code()}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(f.HTTPStatus())
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may have gone; the fault is logged anyway
 }
 
 // requestHeader returns the transport headers of a request (X-Road: Message
 // Transport Protocol, section 2.2).
 func requestHeader(r *http.Request, req *message.Request, enc *message.Encoder) http.Header {
-	return http.Header{
+	h := http.Header{
 		"Content-Type":            {enc.ContentType()},
 		"X-Hash-Algorithm":        {"SHA-512"},
 		"X-Proxy-Version":         {proxyVersion},
 		"X-Original-Content-Type": {r.Header.Get("Content-Type")},
-		"X-Road-Message-Type":     {"REST"},
 		"X-Road-Request-Id":       {req.RequestID},
 	}
+	if req.SOAP != nil {
+		h["X-Original-Soapaction"] = []string{r.Header.Get("SOAPAction")}
+	} else {
+		h["X-Road-Message-Type"] = []string{"REST"}
+	}
+	return h
 }
 
 // providers returns the security servers that may be asked for the service.
@@ -281,29 +285,43 @@ func providers(view *globalconf.View, req *message.Request) ([]*globalconf.Serve
 	return nil, fault.New(fault.UnknownMember, "Could not find addresses for service provider %q", req.Service.LogString())
 }
 
-// readAnswer reads the peer's answer: a signed response, whose body the caller
-// closes, or the peer's fault as an error.
-func (g *Gateway) readAnswer(reply *tunnel.Response, x *Exchange) (*answer, *asic.Evidence, error) {
-	dec, err := message.NewDecoder(reply.Body, reply.Header.Get("Content-Type"), message.RESTResponse, message.Limits{Body: g.spool.MaxSize})
+// readAnswer reads the peer's answer to req: a signed response, whose content
+// the caller closes, or the peer's fault as an error.
+func (g *Gateway) readAnswer(req *message.Request, reply *tunnel.Response, x *Exchange) (*answer, *asic.Evidence, error) {
+	msg, err := newReceived(reply.Body, reply.Header.Get("Content-Type"), req.AnswerKind(), g.spool)
 	if err != nil {
-		return nil, nil, decodeFault(err)
+		return nil, nil, err
 	}
-	defer dec.Close()
-	msg := received{dec: dec}
+	defer msg.dec.Close()
 	if err := msg.readHead(); err != nil {
 		return nil, nil, err
 	}
-	resp, err := message.ReadResponse(msg.head)
-	if err != nil {
+	resp, err := message.ReadResponsePart(msg.head, msg.raw)
+	switch {
+	case err == nil:
+	case errors.Is(err, message.ErrFault):
+		return nil, nil, peerFault(msg.raw)
+	case req.SOAP != nil:
+		return nil, nil, soapFault(fault.ServiceFailed, "The response of "+req.Service.LogString(), err)
+	default:
 		return nil, nil, fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The response head is malformed: %v", err)
 	}
 	if alg := reply.Header.Get("X-Hash-Algorithm"); alg != "SHA-512" {
 		return nil, nil, fault.New(fault.InternalError, "The response is hashed with %q; only SHA-512 is supported", alg)
 	}
-	if err := msg.readRest(g.spool, &x.Out); err != nil {
+	if err := msg.readRest(&x.Out); err != nil {
 		return nil, nil, err
 	}
-	return &answer{resp, msg.body}, msg.evidence(), nil
+	return &answer{resp, msg.content, reply.Header.Get("X-Original-Content-Type")}, msg.evidence(), nil
+}
+
+// inconsistentCode chooses the code for a response that belongs to another
+// request. X-Road tells SOAP headers that differ from all else.
+func inconsistentCode(err error) fault.Code {
+	if errors.Is(err, message.ErrInconsistentHeaders) {
+		return fault.InconsistentResponse.In(fault.ServiceFailed)
+	}
+	return fault.InconsistentResponse
 }
 
 // clientFault chooses the code for a client that may not use this server.

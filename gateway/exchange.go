@@ -21,7 +21,7 @@ type Exchange struct {
 	Remote    string
 	MessageID string
 	RequestID string
-	Method    string
+	Method    string // "SOAP" for such messages
 	Path      string // of the service, without the query, which may hold personal data
 	Client    id.Client
 	Service   id.Service
@@ -35,6 +35,9 @@ func (x *Exchange) note(req *message.Request) {
 	x.MessageID, x.RequestID = req.ID, req.RequestID
 	x.Client, x.Service = req.Client, req.Service
 	x.Method, x.Path = req.Head.Method, req.ServicePath
+	if req.SOAP != nil {
+		x.Method = "SOAP"
+	}
 }
 
 // finish logs the exchange and counts it.
@@ -61,17 +64,22 @@ func (g *Gateway) finish(x *Exchange) {
 // idleBody reads a request body under a deadline that every read renews: a
 // sender may take long but not stand still.
 type idleBody struct {
-	body io.Reader
-	ctl  *http.ResponseController
-	idle time.Duration
+	body  io.Reader
+	ctl   *http.ResponseController
+	idle  time.Duration
+	until time.Time // if set, no read takes longer than that
 }
 
 func newIdleBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *idleBody {
-	return &idleBody{r.Body, http.NewResponseController(w), idle}
+	return &idleBody{body: r.Body, ctl: http.NewResponseController(w), idle: idle}
 }
 
 func (b *idleBody) Read(p []byte) (int, error) {
-	if err := b.ctl.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
+	deadline := time.Now().Add(b.idle)
+	if !b.until.IsZero() && b.until.Before(deadline) {
+		deadline = b.until
+	}
+	if err := b.ctl.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
 	n, err := b.body.Read(p)

@@ -19,12 +19,25 @@ var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
 // received is a message taken from the tunnel, part by part.
 type received struct {
-	dec  *message.Decoder
-	ocsp [][]byte
-	head []byte
-	body *message.Body // never nil once readRest has returned without error
+	dec     *message.Decoder
+	want    message.Kind // of the head
+	spool   *message.Spool
+	ocsp    [][]byte
+	head    message.Part
+	raw     []byte // content of the head
+	content message.Content
 
 	chainResult, chain, signature []byte
+}
+
+// newReceived begins to read a message. The caller closes the decoder.
+func newReceived(in io.Reader, contentType string, want message.Kind, spool *message.Spool) (*received, error) {
+	m := &received{want: want, spool: spool}
+	var err error
+	if m.dec, err = message.NewDecoder(in, contentType, want, message.Limits{Body: spool.MaxSize}); err != nil {
+		return nil, m.fault(err)
+	}
+	return m, nil
 }
 
 // readHead reads up to and including the message head.
@@ -32,11 +45,11 @@ func (m *received) readHead() error {
 	for {
 		part, err := m.dec.Next()
 		if err != nil {
-			return decodeFault(err)
+			return m.fault(err)
 		}
 		content, err := part.ReadAll()
 		if err != nil {
-			return decodeFault(err)
+			return m.fault(err)
 		}
 		switch part.Kind {
 		case message.OCSP:
@@ -44,20 +57,19 @@ func (m *received) readHead() error {
 		case message.Fault:
 			return peerFault(content)
 		default: // the decoder lets no other kind of head through
-			m.head = content
+			m.head, m.raw = part, content
 			return nil
 		}
 	}
 }
 
-// readRest reads body, hash chain and signature to the end of the message. The
-// caller closes the body.
-func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
-	m.body = spool.New()
+// readRest reads body or attachments, hash chain and signature to the end of
+// the message. The caller closes the content.
+func (m *received) readRest(n *int64) (err error) {
 	defer func() {
 		if err != nil {
-			m.body.Close()
-			m.body = nil
+			m.content.Close()
+			m.content = nil
 		}
 	}()
 	for {
@@ -66,17 +78,18 @@ func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
 			return nil
 		}
 		if err != nil {
-			return decodeFault(err)
+			return m.fault(err)
 		}
-		if part.Kind == message.RESTBody {
-			m.body.MarkPresent() // an empty part is a body, too
-			if err := copyBody(part.Reader, m.body, nil, n); err != nil {
+		if part.Kind == message.RESTBody || part.Kind == message.SOAPAttachment {
+			a := m.spool.NewAttachment(part) // an empty part is one, too
+			m.content = append(m.content, a)
+			if err := copyBody(part.Reader, a.Body, nil, n); err != nil {
 				switch {
 				case asFault(err) != nil:
 				case errors.Is(err, message.ErrTooLarge):
 					err = bodyFault(err)
 				default:
-					err = decodeFault(err)
+					err = m.fault(err)
 				}
 				return err
 			}
@@ -84,7 +97,7 @@ func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
 		}
 		content, err := part.ReadAll()
 		if err != nil {
-			return decodeFault(err)
+			return m.fault(err)
 		}
 		switch part.Kind {
 		case message.HashChainResult:
@@ -96,7 +109,7 @@ func (m *received) readRest(spool *message.Spool, n *int64) (err error) {
 		case message.Fault:
 			return peerFault(content)
 		default:
-			return fault.New(fault.InvalidContentType.In(fault.ServiceFailed), "The message has a part that is not of a REST message: %s", part.Kind)
+			return fault.New(fault.InvalidContentType.In(fault.ServiceFailed), "The message has a part that belongs to another kind of message: %s", part.Kind)
 		}
 	}
 }
@@ -129,28 +142,12 @@ func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error 
 	}
 }
 
-// content returns what a body is to the log: one attachment or none.
-func content(body *message.Body) message.Content {
-	if !body.Present() {
-		return nil
-	}
-	return message.Content{{Body: body}}
-}
-
 // evidence returns what the message proves, as received.
 func (m *received) evidence() *asic.Evidence {
 	return &asic.Evidence{
-		Message: sha512.Sum512(m.head), Attachments: digests(m.body),
+		Message: sha512.Sum512(m.raw), Attachments: m.content.Digests(),
 		Signature: m.signature, ChainResult: m.chainResult, Chain: m.chain,
 	}
-}
-
-// digests returns the digests of the attachments that a body is: one or none.
-func digests(body *message.Body) []asic.Digest {
-	if !body.Present() {
-		return nil
-	}
-	return []asic.Digest{body.Digest()}
 }
 
 // peerFault passes on the fault that a peer sent.
@@ -162,14 +159,16 @@ func peerFault(soap []byte) error {
 	return f
 }
 
-// decodeFault chooses the code for a message that is not in the transport form.
-func decodeFault(err error) error {
+// fault chooses the code for a message that is not in the transport form.
+func (m *received) fault(err error) error {
 	code := fault.MIMEParsingFailed
 	switch {
 	case errors.Is(err, message.ErrContentType):
 		code = fault.InvalidContentType
 	case errors.Is(err, message.ErrMissingSignature):
 		return fault.Wrap(fault.MissingSignature, err, "The message has no signature")
+	case errors.Is(err, message.ErrMissingHead) && (m.want == message.SOAPRequest || m.want == message.SOAPResponse):
+		return fault.Wrap(fault.MissingSOAP, err, "The message has no SOAP envelope")
 	case errors.Is(err, message.ErrMissingHead):
 		return fault.Wrap(fault.MissingREST, err, "The message has no REST head")
 	case errors.Is(err, message.ErrAfterSignature), errors.Is(err, message.ErrUnexpectedPart):

@@ -57,25 +57,27 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return err
 	}
-	if kind := r.Header.Get("X-Road-Message-Type"); kind != "REST" {
-		return fault.New(fault.InvalidRequest, "This security server carries REST messages only, not %q", kind)
+	want := message.SOAPRequest
+	if r.Header.Get("X-Road-Message-Type") == "REST" {
+		want = message.RESTRequest
+	} else if _, err := message.CheckSOAPAction(r.Header.Values("X-Original-Soapaction")); err != nil {
+		return soapFault(fault.ServiceFailed, "The SOAP request", err)
 	}
 	if alg := r.Header.Get("X-Hash-Algorithm"); alg != "SHA-512" {
 		return fault.New(fault.InternalError, "The message is hashed with %q; only SHA-512 is supported", alg)
 	}
 
-	dec, err := message.NewDecoder(in, r.Header.Get("Content-Type"), message.RESTRequest, message.Limits{Body: g.spool.MaxSize}) // 1
+	msg, err := newReceived(in, r.Header.Get("Content-Type"), want, g.spool) // 1
 	if err != nil {
-		return decodeFault(err)
+		return err
 	}
-	defer dec.Close()
-	msg := received{dec: dec}
+	defer msg.dec.Close()
 	if err := msg.readHead(); err != nil {
 		return err
 	}
-	req, err := message.ReadRequest(msg.head, r.Header.Get("X-Road-Request-Id"))
+	req, err := g.readPeer(msg, r.Header.Get("X-Road-Request-Id"))
 	if err != nil {
-		return fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The request head is malformed: %v", err)
+		return err
 	}
 	x.note(req)
 
@@ -90,10 +92,10 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 	x.Peer = peer.Server.ID
 
-	if err := msg.readRest(g.spool, &x.In); err != nil { // 3
+	if err := msg.readRest(&x.In); err != nil { // 3
 		return err
 	}
-	defer msg.body.Close()
+	defer msg.content.Close()
 
 	evidence := msg.evidence() // 4
 	if _, err := g.verifier.Signature(evidence, req.Client, view, g.now()); err != nil {
@@ -107,37 +109,39 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 
 	if err := g.append(ctx, &msglog.Record{ // 6
 		Time: g.now(), Side: msglog.Server, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: x.Peer, ServiceServer: g.server, Head: req.Raw, Attachments: content(msg.body), Evidence: *evidence,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: req.Raw, Attachments: msg.content, Evidence: *evidence,
 	}); err != nil {
 		return err
 	}
 
 	enc := message.NewEncoder(out) // 7
 	out.begin(enc)
-	answer, err := g.call(ctx, service, req, msg.body)
+	answer, err := g.call(ctx, service, req, r.Header, msg.content)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
 	x.Status = answer.StatusCode
-	resp, err := message.NewResponse(req, message.RequestHash(req.Raw, msg.body), answer.StatusCode, reason(answer), answer.Header)
-	if err != nil {
-		return fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "Service %s gave a malformed answer: %v", req.Service.LogString(), err)
-	}
-	_ = enc.Head(message.RESTResponse, resp.Raw) // the encoder repeats its first error
-	body, err := g.carryAnswer(answer, enc, &x.Out)
+	resp, src, err := g.readService(req, req.Hash(msg.content), answer)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer src.close()
+	out.describe(resp, answer)
+	_ = enc.Response(resp) // the encoder repeats its first error
+	content, err := g.carry(src, enc, &x.Out)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
 
-	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), digests(body)) // 8
+	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), content.Digests()) // 8
 	if err != nil {
 		return signingFault(req.Service.Owner(), err)
 	}
 	if err := g.append(ctx, &msglog.Record{
 		Time: g.now(), Side: msglog.Server, Response: true, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
-		ClientServer: x.Peer, ServiceServer: g.server, Head: resp.Raw, Attachments: content(body), Evidence: *signed,
+		ClientServer: x.Peer, ServiceServer: g.server, Head: resp.Raw, Attachments: content, Evidence: *signed,
 	}); err != nil {
 		return err
 	}
@@ -145,6 +149,29 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return fault.Wrap(fault.IOError, err, "The response could not be sent")
 	}
 	return nil
+}
+
+// readPeer reads the head of a peer's request.
+func (g *Gateway) readPeer(msg *received, requestID string) (*message.Request, error) {
+	if msg.want == message.RESTRequest {
+		req, err := message.ReadRequestPart(msg.head, msg.raw, requestID)
+		if err != nil {
+			err = fault.Wrap(fault.InvalidMessage.In(fault.ServiceFailed), err, "The request head is malformed: %v", err)
+		}
+		return req, err
+	}
+	if requestID == "" {
+		requestID = newUUID()
+	}
+	req, err := readSOAPRequest(msg.head, msg.raw, requestID)
+	if err != nil {
+		return nil, soapFault(fault.ServiceFailed, "The SOAP request", err)
+	}
+	if !req.Server.IsZero() && req.Server != g.server {
+		return nil, fault.New(fault.InvalidSecurityServer.In(fault.ServiceFailed),
+			"The request is for security server %q, this is %q", req.Server.LogString(), g.server.LogString())
+	}
+	return req, nil
 }
 
 // responseWriter sends the answer to a peer: a multipart message once it has
@@ -163,6 +190,14 @@ func (o *responseWriter) begin(enc *message.Encoder) {
 	// Java reads this name from a case-sensitive map.
 	h["x-hash-algorithm"] = []string{"SHA-512"}
 	o.enc = enc
+}
+
+// describe tells what a SOAP answer was. It must be called before the first
+// Write.
+func (o *responseWriter) describe(resp *message.Response, answer *http.Response) {
+	if resp.SOAP != nil {
+		o.w.Header()["x-original-content-type"] = []string{answer.Header.Get("Content-Type")}
+	}
 }
 
 func (o *responseWriter) Write(p []byte) (int, error) {

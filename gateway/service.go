@@ -33,9 +33,13 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serve
 	if !ok {
 		return nil, fault.New(fault.UnknownService, "Unknown service: %s", req.Service.LogString())
 	}
-	if service.Type == serverconf.WSDL {
+	switch soap := service.Type == serverconf.WSDL; {
+	case soap && req.SOAP == nil:
 		return nil, fault.New(fault.ServiceType, "Service is a SOAP service and cannot be called using REST interface")
+	case !soap && req.SOAP != nil:
+		return nil, fault.New(fault.ServiceType, "Service is a REST service and cannot be called using SOAP interface")
 	}
+	// Of SOAP method and path are empty: only a right to the whole service counts.
 	if err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup); errors.Is(err, serverconf.ErrPath) {
 		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s: the path may be understood in two ways: %v", req.Service.LogString(), err)
 	} else if err != nil {
@@ -48,29 +52,27 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serve
 }
 
 // call asks the service. The request is the one that was authorised, byte for
-// byte, and redirects are answers like any other.
-func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.Request, body *message.Body) (*http.Response, error) {
+// byte, and redirects are answers like any other. from is the transport header
+// of the peer.
+func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.Request, from http.Header, content message.Content) (*http.Response, error) {
 	target, err := serviceURL(s.URL, req)
+	if err != nil {
+		return nil, err
+	}
+	out := &http.Request{
+		URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"User-Agent": nil}, // nil: none is added
+	}
+	if req.SOAP != nil {
+		err = soapCall(out, req, from, content)
+	} else {
+		err = restCall(out, req, content.Body())
+	}
 	if err != nil {
 		return nil, err
 	}
 	ctx, patience := newPatience(ctx)
 	patience.wait(s.Timeout)
-	out := &http.Request{
-		Method: req.Head.Method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"User-Agent": nil}, // nil: none is added
-	}
-	for _, f := range req.Head.Fields {
-		out.Header[f.Name] = append(out.Header[f.Name], f.Value)
-	}
-	if body.Present() {
-		content, err := body.Open()
-		if err != nil {
-			patience.end()
-			return nil, bodyFault(err)
-		}
-		out.Body, out.ContentLength = content, body.Size()
-	}
 	resp, err := g.services.of(g, s).RoundTrip(out.WithContext(ctx))
 	if err != nil {
 		defer patience.end()
@@ -78,6 +80,22 @@ func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.
 	}
 	resp.Body = &patientBody{resp.Body, patience, s.Timeout}
 	return resp, nil
+}
+
+// restCall makes a call of a REST service from a head and a body.
+func restCall(out *http.Request, req *message.Request, body *message.Body) (err error) {
+	out.Method = req.Head.Method
+	for _, f := range req.Head.Fields {
+		out.Header[f.Name] = append(out.Header[f.Name], f.Value)
+	}
+	if !body.Present() {
+		return nil
+	}
+	if out.Body, err = body.Open(); err != nil {
+		return bodyFault(err)
+	}
+	out.ContentLength = body.Size()
+	return nil
 }
 
 // serviceURL joins the service's URL and the path and query of the request,
@@ -101,48 +119,30 @@ func serviceURL(base string, req *message.Request) (*url.URL, error) {
 }
 
 // serviceFault chooses the code for a service that gave no answer. The public
-// text names no internal address.
+// text names no internal address. X-Road puts service_failed before the codes
+// of SOAP services.
 func serviceFault(s *serverconf.Service, cause, err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
 	name := s.ID.LogString()
+	in := func(c fault.Code) fault.Code {
+		if s.Type == serverconf.WSDL {
+			return c.In(fault.ServiceFailed)
+		}
+		return c
+	}
 	switch {
 	case cause == errSilence:
-		return fault.Wrap(fault.IOError, errors.Join(cause, err), "Service %s did not answer within %s", name, s.Timeout)
+		return fault.Wrap(in(fault.IOError), errors.Join(cause, err), "Service %s did not answer within %s", name, s.Timeout)
 	case errors.As(err, &dns):
-		return fault.Wrap(fault.UnknownHost, err, "The host of service %s is not known", name)
+		return fault.Wrap(in(fault.UnknownHost), err, "The host of service %s is not known", name)
 	case errors.Is(err, errServiceCertificate):
-		return fault.Wrap(fault.SSLAuthenticationFailed, err,
+		return fault.Wrap(in(fault.SSLAuthenticationFailed), err,
 			"Service %s presented a TLS certificate that its provider has not registered", name)
 	case errors.As(err, &op) && op.Op == "dial":
-		return fault.Wrap(fault.NetworkError, err, "Service %s did not accept the connection", name)
+		return fault.Wrap(in(fault.NetworkError), err, "Service %s did not accept the connection", name)
 	}
-	return fault.Wrap(fault.IOError, err, "Service %s gave no proper answer", name)
-}
-
-// carryAnswer sends a service's body on, hashes it and keeps it for the log.
-func (g *Gateway) carryAnswer(answer *http.Response, enc *message.Encoder, n *int64) (*message.Body, error) {
-	if answer.Body == http.NoBody || answer.Request.Method == http.MethodHead ||
-		answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified {
-		return g.spool.New(), nil
-	}
-	body := g.spool.New()
-	body.MarkPresent()
-	_ = enc.StartBody() // the encoder repeats its first error
-	if err := copyBody(answer.Body, body, enc.BodyWriter(), n); err != nil {
-		body.Close()
-		if asFault(err) == nil {
-			err = fault.Wrap(fault.IOError, err, "The answer of the service broke off after %d bytes", *n)
-		}
-		return nil, err
-	}
-	return body, nil
-}
-
-// reason returns the reason phrase of a status line.
-func reason(r *http.Response) string {
-	_, phrase, _ := strings.Cut(r.Status, " ")
-	return phrase
+	return fault.Wrap(in(fault.IOError), err, "Service %s gave no proper answer", name)
 }
 
 // serviceClients keeps connections to services: one pool per owner, as its

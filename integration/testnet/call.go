@@ -123,7 +123,8 @@ type Proof struct {
 	Container *asic.Container
 	Report    *asic.Report
 	Message   []byte
-	Body      []byte // nil: no attachment
+	Body      []byte   // the first attachment; nil: none
+	Bodies    [][]byte // all of them
 }
 
 // Proofs downloads and verifies the containers that a gateway holds of a
@@ -170,13 +171,13 @@ func (n *Network) Proofs(g *Gateway, holder, messageID string) []*Proof {
 			n.tb.Fatal(err)
 		}
 		p.Message = p.Container.Message
-		if len(p.Container.Attachments) > 0 {
-			r := must(p.Container.Attachments[0].Open())
-			p.Body = must(io.ReadAll(r))
+		for _, a := range p.Container.Attachments {
+			r := must(a.Open())
+			p.Bodies = append(p.Bodies, must(io.ReadAll(r)))
 			r.Close()
-			if p.Body == nil {
-				p.Body = []byte{}
-			}
+		}
+		if len(p.Bodies) > 0 {
+			p.Body = p.Bodies[0]
 		}
 		if strings.Contains(f.Name, "-request-") {
 			all = append([]*Proof{p}, all...)

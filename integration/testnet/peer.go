@@ -270,6 +270,18 @@ func (p *Peer) Request(client, method, target string, body []byte, fields ...mes
 	return m
 }
 
+// SOAPRequest makes a SOAP request of the client of the envelope, right in
+// every part; attachment may be nil.
+func (p *Peer) SOAPRequest(envelope string, attachment []byte) *Message {
+	m := &Message{
+		OCSP: [][]byte{p.n.OCSPOf(p.n.Identity("auth").Cert)}, Kind: message.SOAPRequest, Head: []byte(envelope), Body: attachment,
+		Header: http.Header{"x-hash-algorithm": {"SHA-512"}, "x-proxy-version": {"7.8.1"}, "x-original-content-type": {"text/xml; charset=UTF-8"},
+			"x-original-soapaction": {`""`}, "x-road-request-id": {"11111111-2222-4333-8444-555555555555"}},
+	}
+	m.Signed = p.n.Evidence(p.n.Identity("sign"), nil, m.Head, m.Body, false)
+	return m
+}
+
 // Encode writes the message as it stands.
 func (m *Message) Encode() (contentType string, content []byte) {
 	var b bytes.Buffer
@@ -277,8 +289,19 @@ func (m *Message) Encode() (contentType string, content []byte) {
 	for _, der := range m.OCSP {
 		_ = enc.OCSP(der)
 	}
-	_ = enc.Head(m.Kind, m.Head)
-	if m.Body != nil {
+	soap := &message.SOAP{ContentType: "text/xml; charset=UTF-8"}
+	switch m.Kind {
+	case message.SOAPRequest:
+		_ = enc.Request(&message.Request{SOAP: soap, Raw: m.Head})
+	case message.SOAPResponse:
+		_ = enc.Response(&message.Response{SOAP: soap, Raw: m.Head})
+	default:
+		_ = enc.Head(m.Kind, m.Head)
+	}
+	if m.Body != nil && (m.Kind == message.SOAPRequest || m.Kind == message.SOAPResponse) {
+		_ = enc.StartAttachment("application/octet-stream", nil)
+		_, _ = enc.BodyWriter().Write(m.Body)
+	} else if m.Body != nil {
 		_ = enc.StartBody()
 		_, _ = enc.BodyWriter().Write(m.Body)
 	}
@@ -365,7 +388,11 @@ func readReply(resp *http.Response) (*Reply, error) {
 	if err != nil {
 		return r, err
 	}
-	dec, err := message.NewDecoder(bytes.NewReader(raw), resp.Header.Get("Content-Type"), message.RESTResponse, message.Limits{})
+	want := message.RESTResponse
+	if bytes.Contains(raw, []byte("content-type: text/xml")) && !bytes.Contains(raw, []byte("x-road-rest-response")) {
+		want = message.SOAPResponse
+	}
+	dec, err := message.NewDecoder(bytes.NewReader(raw), resp.Header.Get("Content-Type"), want, message.Limits{})
 	if err != nil {
 		return r, err
 	}
@@ -390,13 +417,18 @@ func readReply(resp *http.Response) (*Reply, error) {
 			if r.Fault, err = fault.ParseSOAP(content); err != nil {
 				return r, err
 			}
-		case message.RESTResponse:
+		case message.RESTResponse, message.SOAPResponse:
 			r.Signed.Message = sha512.Sum512(content)
-			if r.Head, err = message.ReadResponse(content); err != nil {
+			r.Head, err = message.ReadResponsePart(part, content)
+			if errors.Is(err, message.ErrFault) { // nothing has to follow it
+				r.Fault, err = fault.ParseSOAP(content)
 				return r, err
 			}
-		case message.RESTBody:
-			r.Signed.Attachments = []asic.Digest{sha512.Sum512(content)}
+			if err != nil {
+				return r, err
+			}
+		case message.RESTBody, message.SOAPAttachment:
+			r.Signed.Attachments = append(r.Signed.Attachments, sha512.Sum512(content))
 			r.Body = content
 		case message.HashChainResult:
 			r.Signed.ChainResult = content
@@ -421,7 +453,11 @@ type PeerExchange struct {
 
 func (x *PeerExchange) read(r *http.Request) error {
 	x.Header = r.Header
-	dec, err := message.NewDecoder(r.Body, r.Header.Get("Content-Type"), message.RESTRequest, message.Limits{})
+	want := message.SOAPRequest
+	if r.Header.Get("X-Road-Message-Type") == "REST" {
+		want = message.RESTRequest
+	}
+	dec, err := message.NewDecoder(r.Body, r.Header.Get("Content-Type"), want, message.Limits{})
 	if err != nil {
 		return err
 	}
@@ -441,13 +477,13 @@ func (x *PeerExchange) read(r *http.Request) error {
 			return err
 		}
 		switch part.Kind {
-		case message.RESTRequest:
+		case message.RESTRequest, message.SOAPRequest:
 			x.Signed.Message = sha512.Sum512(content)
-			if x.Request, err = message.ReadRequest(content, r.Header.Get("X-Road-Request-Id")); err != nil {
+			if x.Request, err = message.ReadRequestPart(part, content, r.Header.Get("X-Road-Request-Id")); err != nil {
 				return err
 			}
-		case message.RESTBody:
-			x.Signed.Attachments = []asic.Digest{sha512.Sum512(content)}
+		case message.RESTBody, message.SOAPAttachment:
+			x.Signed.Attachments = append(x.Signed.Attachments, sha512.Sum512(content))
 			x.Content = content
 			if _, err := x.Body.Write(content); err != nil {
 				return err
@@ -475,6 +511,13 @@ func (x *PeerExchange) Answer(status int, body []byte) *Message {
 func (x *PeerExchange) AnswerAs(req *message.Request, hash string, status int, body []byte) *Message {
 	resp := must(message.NewResponse(req, hash, status, http.StatusText(status), http.Header{"Content-Type": {"application/json"}}))
 	return x.Sign(&Message{Kind: message.RESTResponse, Head: resp.Raw, Body: body})
+}
+
+// AnswerSOAP answers a SOAP request with an envelope, into which the request
+// hash is put, and an attachment or nil.
+func (x *PeerExchange) AnswerSOAP(envelope string, attachment []byte) *Message {
+	e := must(message.ReadEnvelope([]byte(envelope)))
+	return x.Sign(&Message{Kind: message.SOAPResponse, Head: e.WithRequestHash(message.EnvelopeHash(x.Request.Raw)), Body: attachment})
 }
 
 // Sign signs an answer anew.

@@ -51,6 +51,7 @@ const (
 
 	Persons = Population + "/persons" // the information system, whole
 	Limited = Population + "/limited" // Portal may GET /public/* only
+	Query   = Population + "/soap"    // the information system at /soap, for SOAP
 	Bad     = Evil + "/bad"           // whatever the peer makes of it
 
 	Server1 = "TEST/GOV/1001/ss1"
