@@ -396,6 +396,7 @@ type (
 		ID      string `json:"id"`
 		Gateway int    `json:"gateway"`
 		Backend string `json:"backend"`
+		Type    string `json:"type"`
 	}
 )
 
@@ -425,7 +426,7 @@ func (s *sandbox) describe() error {
 			Data: s.path(name), Config: s.path(name + ".yaml"), PID: pid(name)})
 	}
 	for _, v := range sandboxServices {
-		f.Services = append(f.Services, sandboxServiceAt{v.id, v.gateway, "http://" + sampleAddr + v.path})
+		f.Services = append(f.Services, sandboxServiceAt{v.id, v.gateway, "http://" + sampleAddr + v.path, v.kind})
 	}
 	return writeWhole(s.path("sandbox.json"), func(w io.Writer) error {
 		enc := json.NewEncoder(w)

@@ -26,11 +26,15 @@ type sampleCall struct {
 	gateway                             int // of the client
 }
 
-// sampleCalls go each way.
+// sampleCalls go each way, and by SOAP.
 var sampleCalls = []sampleCall{
 	{"GET", "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/persons", "/38001010001", "", 0},
 	{"POST", "SANDBOX/GOV/2002/population", "SANDBOX/GOV/1001/portal/messages", "", `{"text":"Record 38001010001 was read."}`, 1},
+	{methodSOAP, "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/personQuery", "", "<code>46002020002</code>", 0},
 }
+
+// methodSOAP marks calls that are not of REST.
+const methodSOAP = "SOAP"
 
 // answered is what came back.
 type answered struct {
@@ -42,6 +46,9 @@ type answered struct {
 }
 
 func (s *sandbox) call(ctx context.Context, c sampleCall) (*answered, error) {
+	if c.method == methodSOAP {
+		return s.soapCall(ctx, c)
+	}
 	url := "http://" + sandboxGateways[c.gateway].ip + ":8080/r1/" + c.service + c.path
 	req, err := http.NewRequestWithContext(ctx, c.method, url, strings.NewReader(c.body))
 	if err != nil {
@@ -175,7 +182,7 @@ func (s *sandbox) exchange(ctx context.Context, c sampleCall) (*answered, []*asi
 	return a, all, nil
 }
 
-// check runs one exchange each way and one that must be refused.
+// check runs one exchange each way, one by SOAP and one that must be refused.
 func (s *sandbox) check(ctx context.Context, ready time.Duration) error {
 	fmt.Fprintf(s.out, "Sandbox ready in %s: %s\n", ready.Round(time.Millisecond), s.dir)
 	failed := false
@@ -226,7 +233,7 @@ func (s *sandbox) announce(ready time.Duration) {
 	for i, g := range sandboxGateways {
 		row(gatewayName(i), g.ip+":8080", g.member+", security server "+g.server)
 	}
-	row("sample service", sampleAddr, "behind gateway-2 as persons, behind gateway-1 as messages")
+	row("sample service", sampleAddr, "behind gateway-2 as persons and personQuery (SOAP), behind gateway-1 as messages")
 	fmt.Fprintf(s.out, "\nState, logs, evidence: %s\n\n", s.dir)
 }
 

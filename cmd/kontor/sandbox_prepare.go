@@ -53,13 +53,15 @@ var sandboxClients = []sandboxClient{
 	{ID: "SANDBOX/GOV/2002/population", Gateway: 1, Allowed: true},
 }
 
-// sandboxServices are the services, one each way.
+// sandboxServices are the services, of REST one each way.
 var sandboxServices = []struct {
 	id, path string
 	gateway  int
+	kind     string
 }{
-	{"SANDBOX/GOV/2002/population/persons", "/persons", 1},
-	{"SANDBOX/GOV/1001/portal/messages", "/messages", 0},
+	{"SANDBOX/GOV/2002/population/persons", "/persons", 1, serverconf.REST},
+	{"SANDBOX/GOV/1001/portal/messages", "/messages", 0, serverconf.REST},
+	{"SANDBOX/GOV/2002/population/personQuery", "/personQuery", 1, serverconf.WSDL},
 }
 
 func gatewayName(i int) string { return fmt.Sprintf("gateway-%d", i+1) }
@@ -219,7 +221,7 @@ func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
 					continue
 				}
 				entry.Services = append(entry.Services, serverconf.ServiceEntry{
-					Code: service.Code(), Type: serverconf.REST, URL: "http://" + sampleAddr + v.path})
+					Code: service.Code(), Type: v.kind, URL: "http://" + sampleAddr + v.path})
 				for _, a := range sandboxClients {
 					if !a.Allowed {
 						continue

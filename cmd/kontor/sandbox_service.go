@@ -88,6 +88,7 @@ func newSampleService(addr string) *sampleService {
 		}
 		answer(w, http.StatusCreated, map[string]any{"accepted": strings.TrimSpace(string(b)), "from": r.Header.Get("X-Road-Client")})
 	})
+	mux.HandleFunc("POST /personQuery", servePersonQuery)
 	return &sampleService{&http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}}
 }
 
