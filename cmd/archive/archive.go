@@ -150,7 +150,6 @@ type Contents struct {
 	t        *tar.Reader
 	zipped   *gzip.Reader
 	first    *tar.Header // of the data; nil: there is none
-	err      error
 }
 
 // Open reads the beginning of an archive.

@@ -25,15 +25,6 @@ var digestURIs = []struct {
 	{"http://www.w3.org/2001/04/xmldsig-more#sha224", crypto.SHA224},
 }
 
-func digestURI(h crypto.Hash) (string, error) {
-	for _, d := range digestURIs {
-		if d.hash == h {
-			return d.uri, nil
-		}
-	}
-	return "", fmt.Errorf("digest algorithm %v is not supported", h)
-}
-
 func digestByURI(uri string) (crypto.Hash, error) {
 	for _, d := range digestURIs {
 		if d.uri == uri {

@@ -688,7 +688,7 @@ func TestFederation(t *testing.T) {
 	if got := c.View(); !slices.Equal(got.Instances(), []string{"DEV", "THIRD"}) || got.Providers(population) != nil || got.Generation() == v.Generation() {
 		t.Errorf("an expired partner is visible: %v", got.Instances())
 	}
-	if c.View() != c.View() {
+	if first, second := c.View(), c.View(); first != second {
 		t.Error("views without need")
 	}
 
