@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -148,6 +149,33 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 	}
 	load.Flags().BoolVar(&activate, "activate", true, "activate them, too")
 
+	var registration admin.NewRegistration
+	enter := &cobra.Command{
+		Use: "register CERTIFICATE", Short: "Have the registry register an authentication certificate for this gateway",
+		Long: `Send the registry a request to register an authentication certificate for this
+gateway; with its first one the gateway itself becomes registered. The request
+waits for the registry's operators. Run the command again to learn what became
+of it: a declined request is shown with the reason, and the next run sends a
+new one.`,
+		Example: "  kontor cert register 3f2a91… --address ss1.example.org",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			api, err := gw.client()
+			if err != nil {
+				return err
+			}
+			v, err := api.RegisterCertificate(c.Context(), a[0], "", registration)
+			if err != nil {
+				return err
+			}
+			return printOne(c.OutOrStdout(), output, v, func(v admin.Registration) [][2]string {
+				return append([][2]string{{"Request", strconv.FormatUint(v.Request, 10)}}, certLines(v.Certificate)...)
+			})
+		},
+	}
+	enter.Flags().StringVar(&registration.Address, "address", "", "host name or IP address at which other gateways reach this one; default: the registered one")
+	gw.suggest(enter, suggestCertificates)
+
 	var yes bool
 	change := func(use, short, question string, do func(context.Context, *admin.Client, string, string) error, done string) *cobra.Command {
 		c := &cobra.Command{
@@ -180,7 +208,7 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 		return c
 	}
 	commands := []*cobra.Command{
-		list, show, authorities, request, load,
+		list, show, authorities, request, load, enter,
 		change("activate", "Activate a certificate; it needs a good OCSP response", "", func(ctx context.Context, api *admin.Client, hash, etag string) error {
 			_, err := api.ActivateCertificate(ctx, hash, etag)
 			return err
@@ -197,7 +225,7 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 	for _, c := range commands {
 		gw.flags(c)
 	}
-	for _, c := range []*cobra.Command{list, show, authorities, request, load} {
+	for _, c := range []*cobra.Command{list, show, authorities, request, load, enter} {
 		outputFlag(c, &output)
 	}
 	return group("cert", "Certificates of a gateway", commands...)

@@ -45,6 +45,16 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Fatalf("%s did not get registered", args[0])
 			},
+			// until PATTERN COMMAND waits until what a shell command writes has a line that matches.
+			"until": func(ts *testscript.TestScript, _ bool, args []string) {
+				for range 600 {
+					if ts.Exec("sh", "-c", args[1]+" | grep -Eq '"+args[0]+"'") == nil {
+						return
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				ts.Fatalf("%s: no %q", args[1], args[0])
+			},
 			// ready ADDRESS waits until something listens there.
 			"ready": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {

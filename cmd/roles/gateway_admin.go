@@ -38,7 +38,7 @@ func newAdmin(cfg *config.Gateway, a admin.Config) (*admin.API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.Server, a.APIKeys, a.Audit = cfg.Server, keys, audit
+	a.Server, a.APIKeys, a.Audit, a.Requests = cfg.Server, keys, audit, filepath.Join(cfg.DataDir, "requests")
 	a.ChangePIN = func(old, new []byte) error { return changePIN(a.Token, cfg.PINFile, old, new) }
 	return admin.New(a)
 }

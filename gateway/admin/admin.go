@@ -90,10 +90,13 @@ type Config struct {
 	// ChangePIN changes the PIN of the token, durably, also where the gateway
 	// reads it at its next start. A wrong old PIN is pki.ErrWrongPIN.
 	ChangePIN func(old, new []byte) error
-	APIKeys   *guard.Keys // with Roles
-	Audit     *guard.Audit
-	Logger    *zap.Logger      // nil: silence
-	Now       func() time.Time // nil: time.Now
+	// Requests is a folder for requests to the registry whose outcome is not
+	// known yet; it is made when it is needed.
+	Requests string
+	APIKeys  *guard.Keys // with Roles
+	Audit    *guard.Audit
+	Logger   *zap.Logger      // nil: silence
+	Now      func() time.Time // nil: time.Now
 }
 
 // API is the administration API. It is safe for concurrent use.
@@ -104,7 +107,8 @@ type API struct {
 	strange *budget // of audit records for callers without a key
 	nudge   chan struct{}
 
-	mu sync.Mutex // held while keys and certificates are checked and then changed
+	mu     sync.Mutex // held while keys and certificates are checked and then changed
+	asking sync.Mutex // held while the registry is asked for something; before mu
 }
 
 const (
@@ -115,7 +119,7 @@ const (
 // New returns the API.
 func New(cfg Config) (*API, error) {
 	if cfg.Server.IsZero() || cfg.Token == nil || cfg.Signer == nil || cfg.Conf == nil || cfg.View == nil || cfg.GlobalConf == nil ||
-		cfg.Log == nil || cfg.ChangePIN == nil || cfg.APIKeys == nil || cfg.Audit == nil {
+		cfg.Log == nil || cfg.ChangePIN == nil || cfg.Requests == "" || cfg.APIKeys == nil || cfg.Audit == nil {
 		return nil, errors.New("gateway administration: incomplete configuration")
 	}
 	if cfg.Logger == nil {
@@ -142,6 +146,7 @@ func New(cfg Config) (*API, error) {
 	a.registerStatus()
 	a.registerKeys()
 	a.registerCertificates()
+	a.registerRegistration()
 	a.registerClients()
 	a.registerGroups()
 	a.registerServices()

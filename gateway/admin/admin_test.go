@@ -58,6 +58,7 @@ var mayCall = map[string][]string{
 	"get-right":                 {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"grant-access":              {admin.RoleServiceAdministrator},
 	"change-right":              {admin.RoleServiceAdministrator},
+	"register-certificate":      {admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer},
 	"revoke-access":             {admin.RoleServiceAdministrator},
 	"find-records":              {admin.RoleAuditor},
 	"export-records":            {admin.RoleAuditor},

@@ -136,6 +136,13 @@ func (c *Client) ImportCertificate(ctx context.Context, n NewCertificate) (Certi
 	return post[Certificate](ctx, c, path("certificates"), "", n)
 }
 
+// RegisterCertificate has the registry register an authentication certificate;
+// the ETag may be empty. Until the outcome is final, the same request is asked
+// for again.
+func (c *Client) RegisterCertificate(ctx context.Context, hash, etag string, n NewRegistration) (Registration, error) {
+	return post[Registration](ctx, c, path("certificates", hash, "register"), etag, n)
+}
+
 // ActivateCertificate activates a certificate; the ETag may be empty.
 func (c *Client) ActivateCertificate(ctx context.Context, hash, etag string) (Certificate, error) {
 	return post[Certificate](ctx, c, path("certificates", hash, "activate"), etag, nil)

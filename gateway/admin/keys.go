@@ -146,11 +146,11 @@ func (a *API) nextOf(c *Certificate) string {
 	case c.State == pki.StateDeletionInProgress:
 		return "delete it (kontor cert delete)"
 	case c.State == pki.StateGlobalError:
-		return "the registry does not list it any more: have it registered again, or delete it"
+		return "the registry does not list it any more: have it registered again (kontor cert register), or delete it"
 	case c.State == pki.StateRegistrationInProgress:
-		return "wait: it becomes registered when the registry has approved it and published"
+		return "wait: it becomes registered when the registry has approved it and published; kontor cert register asks what became of it"
 	case c.State == pki.StateSaved:
-		return "have the registry add it to " + a.Server.String() + "; it becomes registered when that is published"
+		return "have the registry add it to " + a.Server.String() + " (kontor cert register); it becomes registered when that is published"
 	case !c.Active:
 		return "activate it (kontor cert activate)"
 	case !c.Usable && c.OCSPUntil.IsZero():

@@ -13,6 +13,7 @@ import (
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
 	"kontor/registry/id"
+	"kontor/registry/management/request"
 )
 
 const (
@@ -127,7 +128,13 @@ func (a *API) followCertificates(view *globalconf.View) {
 				continue
 			}
 			hash := pki.HashOf(tc.Cert)
-			err := a.Token.SetCertificate(hash, tc.Status)
+			var err error
+			if tc.Status.State == pki.StateRegistered { // should it ever need a registration again, then a new one
+				err = a.forgetRequest(&request.Request{Service: request.AuthCertReg, Certificate: tc.Cert.Raw})
+			}
+			if err == nil {
+				err = a.Token.SetCertificate(hash, tc.Status)
+			}
 			a.followed(err, "certificate "+hash.Hex(), old, tc.Status.State)
 		}
 	}

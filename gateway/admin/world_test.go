@@ -51,6 +51,7 @@ type world struct {
 	tokenDir string
 	conf     *serverconf.Store
 	config   globalconf.SharedParams
+	private  *globalconf.PrivateParams // nil: the global configuration has none
 	view     atomic.Pointer[globalconf.View]
 	log      fakeLog
 	ca       *x509.Certificate
@@ -173,7 +174,7 @@ func newWorldWith(t testing.TB, token *pki.Token) *world {
 		GlobalConf: func() globalconf.Stats {
 			return globalconf.Stats{LastSuccess: w.real(), Location: "http://cs/internalconf"}
 		},
-		Log: &w.log, APIKeys: apiKeys, Audit: audit, Now: w.now,
+		Log: &w.log, Requests: filepath.Join(w.dir, "requests"), APIKeys: apiKeys, Audit: audit, Now: w.now,
 		ChangePIN: func(old, new []byte) error {
 			err := token.ChangePIN(old, new)
 			if err == nil {
@@ -265,11 +266,16 @@ func (w *world) parse(text string) *x509.Certificate {
 func (w *world) publish() {
 	w.Helper()
 	dir := w.TempDir()
-	for name, b := range map[string][]byte{
+	metadata := []byte(`{"configurationVersion":"6","expirationDate":"2100-01-01T00:00:00Z"}`)
+	files := map[string][]byte{
 		"instance-identifier":            []byte("DEV"),
 		"DEV/shared-params.xml":          check[[]byte](w)(w.config.Marshal(6)),
-		"DEV/shared-params.xml.metadata": []byte(`{"configurationVersion":"6","expirationDate":"2100-01-01T00:00:00Z"}`),
-	} {
+		"DEV/shared-params.xml.metadata": metadata,
+	}
+	if w.private != nil {
+		files["DEV/private-params.xml"], files["DEV/private-params.xml.metadata"] = check[[]byte](w)(w.private.Marshal(6)), metadata
+	}
+	for name, b := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			w.Fatal(err)
 		}

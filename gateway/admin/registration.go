@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"kontor/pki"
+	"kontor/registry/globalconf"
+	"kontor/registry/guard"
+	"kontor/registry/management/request"
+)
+
+// NewRegistration asks for the registration of an authentication certificate.
+type NewRegistration struct {
+	Address string `json:"address,omitempty" maxLength:"255" doc:"Host name or IP address at which other security servers reach this one; default: the registered one"`
+}
+
+// Registration is a request for registration that the registry has.
+type Registration struct {
+	Request     uint64      `json:"request" doc:"Its number at the registry"`
+	Certificate Certificate `json:"certificate"`
+}
+
+func (a *API) registerRegistration() {
+	register(a, operation{id: "register-certificate", method: http.MethodPost, path: "/certificates/{hash}/register",
+		summary: "Have the registry register an authentication certificate for this security server",
+		description: "The request is signed by the authentication key and by the owner's signing key. Until its outcome is final, a repeated call " +
+			"sends the very same request again, which tells what became of it: a declined one is answered with the reason, and the next call sends a new one.",
+		roles: []string{RoleSecurityOfficer, RoleRegistrationOfficer}}, a.registerCertificate)
+}
+
+// registrable refuses the registration of a certificate for which it makes no sense.
+func (a *API) registrable(k *pki.Key, tc pki.TokenCert, view *globalconf.View) error {
+	short := pki.HashOf(tc.Cert).Hex()[:16]
+	if k.Usage() != pki.Authentication {
+		return invalid("register the authentication certificate", "certificate %s is for signing; such certificates are not registered", short)
+	}
+	if server, ok := view.ServerByCertificate(tc.Cert); ok {
+		if server.ID == a.Server {
+			return exists("nothing needs to be done", "the registry lists certificate %s for this security server", short)
+		}
+		return exists("have it removed there, or request another certificate", "the registry lists certificate %s for %s", short, server.ID)
+	}
+	if tc.Status.State == pki.StateDeletionInProgress {
+		return problem(http.StatusConflict, "wrong_state", "delete it, and import a new one", "the certificate is being deleted")
+	}
+	return nil
+}
+
+func (a *API) registerCertificate(ctx context.Context, in *struct {
+	HashPath
+	Seen
+	Body NewRegistration
+}) (*item[Registration], error) {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	k, tc, err := a.findCertificate(in.HashPath)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.checkIfGiven(certTag(tc)); err != nil {
+		return nil, err
+	}
+	view, err := a.validView()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.registrable(k, tc, view); err != nil {
+		return nil, err
+	}
+	r, err := a.newRequest(view, request.AuthCertReg)
+	if err != nil {
+		return nil, err
+	}
+	url, leaf, _ := view.Management()
+	if url == "" || leaf == nil {
+		return nil, problem(http.StatusConflict, "no_management", "have the registry set address and certificate of its registration service",
+			"the global configuration does not say where authentication certificates are registered")
+	}
+	r.Certificate, r.Address = tc.Cert.Raw, in.Body.Address
+	if server, ok := view.Server(a.Server); ok && r.Address == "" {
+		r.Address = server.Address
+	}
+	if r.Address == "" {
+		kept, _, err := a.keptRequest(r)
+		if err != nil {
+			return nil, err
+		}
+		if kept == nil {
+			return nil, invalid("give the address (kontor cert register --address)", "the registry does not know yet at which address others reach this security server")
+		}
+		r.Address = kept.Address
+	}
+	owner, err := a.memberCredential(ctx, a.Server.Owner())
+	if err != nil {
+		return nil, err
+	}
+	number, err := a.ask(ctx, request.Registration(url, leaf), r, &request.Credential{Key: k.Signer(), Cert: tc.Cert}, owner)
+	hash := pki.HashOf(tc.Cert)
+	if p, ok := asProblem(err); ok && p.Code == CodeDeclined {
+		note(ctx, "registration of certificate %s: %s", hash.Hex(), p.Detail)
+		if err := a.moveCertificate(hash, pki.StateSaved, pki.StateRegistrationInProgress); err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, "register certificate %s of %s at %s, request %d", hash.Hex(), tc.Cert.Subject, r.Address, number)
+	if err := a.moveCertificate(hash, pki.StateRegistrationInProgress, pki.StateSaved, pki.StateGlobalError); err != nil {
+		return nil, err
+	}
+	a.Nudge()
+	k, tc, ok := a.Token.Certificate(hash)
+	if !ok {
+		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
+	}
+	shown := a.showCertificate(k, tc)
+	return answer(shown.ETag, Registration{number, shown.Body}), nil
+}
+
+// moveCertificate changes the state of a certificate if it is still one of
+// those, for the global configuration may have changed it meanwhile.
+func (a *API) moveCertificate(hash pki.CertHash, to string, from ...string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, tc, ok := a.Token.Certificate(hash)
+	if !ok {
+		return nil
+	}
+	for _, f := range from {
+		if tc.Status.State == f {
+			tc.Status.State = to
+			return tokenError(a.Token.SetCertificate(hash, tc.Status))
+		}
+	}
+	return nil
+}
