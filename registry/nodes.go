@@ -3,13 +3,16 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
 	"kontor/pki"
@@ -117,6 +120,55 @@ func join(dir string, pin []byte, cfg JoinConfig) (err error) {
 		}
 	}
 	return ErrMoved
+}
+
+// Move moves the journal of the registry in dir, which must not be open, into a
+// store that other nodes can share; from then on it is opened with that store.
+// The store must be empty, and is closed. An interrupted Move can be repeated.
+func Move(dir string, to SharedStore) error {
+	if err := move(dir, to); err != nil {
+		return fmt.Errorf("move journal of registry %s: %w", dir, err)
+	}
+	return nil
+}
+
+func move(dir string, to SharedStore) (err error) {
+	defer func() { err = errors.Join(err, to.Close()) }()
+	local := filepath.Join(dir, journalDir)
+	if _, err := os.Stat(local); errors.Is(err, os.ErrNotExist) {
+		return ErrNotFound
+	}
+	from, err := openPebble(local, vfs.Default, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, from.Close()); err == nil {
+			err = os.Rename(local, local+".moved")
+		}
+	}()
+	j, st, err := openJournal(from) // nothing damaged is moved
+	if err != nil {
+		return err
+	}
+	if st.number == 0 {
+		return ErrNotFound
+	}
+	if have, err := to.Head(); err != nil || bytes.Equal(have, j.raw) {
+		return err
+	}
+	var all [][]byte
+	if err := from.Scan(1, func(_ uint64, b []byte) error {
+		all = append(all, bytes.Clone(b))
+		return nil
+	}); err != nil {
+		return err
+	}
+	err = to.Append(nil, 1, all, j.raw)
+	if errors.Is(err, ErrMoved) {
+		return fmt.Errorf("%w: the store holds another journal", ErrCreated)
+	}
+	return err
 }
 
 // trouble is what keeps this node from knowing what others do.

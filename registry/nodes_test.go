@@ -65,7 +65,7 @@ func TestDatabaseKilled(t *testing.T) {
 				case errors.Is(err, registry.ErrUncertain):
 					uncertain = append(uncertain, code)
 				default:
-					if n := len(refused); n == 0 {
+					if len(refused) == 0 {
 						t.Log(err)
 					}
 					refused = append(refused, code)
@@ -500,5 +500,41 @@ func TestDamagedDatabase(t *testing.T) {
 	c.server.SQL(fmt.Sprintf(`UPDATE %s.kontor_schema SET version = 99`, schema))
 	if s, err := postgres.Open(t.Context(), postgres.Config{DSN: c.dsn, PasswordFile: c.server.PasswordFile()}); err == nil || !strings.Contains(err.Error(), "newer program") {
 		t.Error(s, err)
+	}
+}
+
+// A registry of one node moves into a database as it is, once.
+func TestMove(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	moved, other := openPostgres(t, c.server, c.dsn), openPostgres(t, c.server, c.dsn)
+	if err := registry.Move(c.dirs[0], moved); !errors.Is(err, registry.ErrNotFound) {
+		t.Error(err)
+	}
+	dir := newDir(t)
+	if err := registry.Move(dir, other); !errors.Is(err, registry.ErrCreated) {
+		t.Error(err)
+	}
+	r := open(t, dir, registry.Config{}) // nothing has happened to it
+	want := describe(t, r.State())
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dsn := c.server.DSN()
+	if err := registry.Move(dir, openPostgres(t, c.server, dsn)); err != nil {
+		t.Fatal(err)
+	}
+	// Interrupted before the old journal was put aside.
+	if err := os.Rename(filepath.Join(dir, "journal.moved"), filepath.Join(dir, "journal")); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Move(dir, openPostgres(t, c.server, dsn)); err != nil {
+		t.Fatal(err)
+	}
+	if got := describe(t, open(t, dir, registry.Config{Store: openPostgres(t, c.server, dsn)}).State()); got != want {
+		t.Error("the state has changed on the way")
+	}
+	if _, err := registry.Open(dir, pin, registry.Config{}); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("the old journal is still used: %v", err)
 	}
 }

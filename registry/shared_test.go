@@ -144,14 +144,7 @@ func newCluster(t testing.TB, addresses ...string) *cluster {
 	t.Helper()
 	c := &cluster{server: pgtest.Start(t)}
 	c.dsn, c.dirs = c.server.DSN(), [2]string{newDir(t), filepath.Join(t.TempDir(), "second")}
-	from := must(registry.OpenStore(filepath.Join(c.dirs[0], "journal"), vfs.Default))
-	defer from.Close()
-	var all [][]byte
-	if err := from.Scan(0, func(_ uint64, e []byte) error { all = append(all, bytes.Clone(e)); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	store := openPostgres(t, c.server, c.dsn)
-	if err := errors.Join(store.Append(nil, 1, all, must(from.Head())), store.Close()); err != nil {
+	if err := registry.Move(c.dirs[0], openPostgres(t, c.server, c.dsn)); err != nil {
 		t.Fatal(err)
 	}
 	address := "127.0.0.2:8001"

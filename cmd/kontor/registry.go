@@ -23,7 +23,7 @@ func newRegistry() *cobra.Command {
 	load := func() (*config.Registry, error) { return config.LoadRegistry(file) }
 
 	var algorithm string
-	var join, replace bool
+	var join, replace, move bool
 	initialise := withConfig(&cobra.Command{
 		Use: "init", Short: "Create a registry, or a further node of one, with its signing keys",
 		Long: `Create a registry with its signing keys.
@@ -32,7 +32,10 @@ With --join, make this machine a further node of a registry that exists: the
 configuration names the database that the nodes share (store.postgres) and the
 node. It gets an address and signing keys of its own, which clients learn from
 the configuration that the other nodes publish. With --replace, a node whose
-machine is lost is made anew.`,
+machine is lost is made anew.
+
+With --move, the journal of the registry that is here already goes into the
+database; after that, further nodes can join.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := load()
@@ -45,6 +48,18 @@ machine is lost is made anew.`,
 			}
 			if replace && !join {
 				return usageError{errors.New("--replace goes with --join")}
+			}
+			if move {
+				if join {
+					return usageError{errors.New("--move and --join exclude each other")}
+				}
+				if err := roles.MoveRegistry(cfg); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), `The journal is in the database now; %s/journal.moved is not used any more.
+Next: kontor registry run --config %s
+`, cfg.DataDir, file)
+				return nil
 			}
 			if join {
 				if err := roles.JoinRegistry(cfg, alg, replace); err != nil {
@@ -71,6 +86,7 @@ then, for gateways, the configuration anchor: kontor registry anchor --config %[
 	initialise.Flags().StringVar(&algorithm, "algorithm", string(pki.RSA3072), "algorithm of the signing keys; every X-Road release reads RSA")
 
 	initialise.Flags().BoolVar(&join, "join", false, "become a further node of the registry in store.postgres")
+	initialise.Flags().BoolVar(&move, "move", false, "move the journal of this registry into store.postgres")
 	initialise.Flags().BoolVar(&replace, "replace", false, "with --join: take the place of a node that is lost")
 
 	run := withConfig(&cobra.Command{

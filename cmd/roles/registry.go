@@ -77,6 +77,19 @@ func JoinRegistry(cfg *config.Registry, alg pki.Algorithm, replace bool) error {
 	return errors.Join(initRegistryAdmin(cfg), initManagement(cfg))
 }
 
+// MoveRegistry moves the journal of a registry that does not run from its data
+// directory into the database of its configuration.
+func MoveRegistry(cfg *config.Registry) error {
+	shared, err := sharedStore(cfg)
+	if err != nil {
+		return err
+	}
+	if shared == nil {
+		return errors.New("store.postgres.dsn: missing; say where the journal shall go")
+	}
+	return registry.Move(cfg.DataDir, shared)
+}
+
 // sharedStore connects to the database of a configuration, if it names one.
 func sharedStore(cfg *config.Registry) (registry.SharedStore, error) {
 	db := cfg.Store.Postgres
@@ -183,10 +196,14 @@ func RunRegistry(ctx context.Context, cfg *config.Registry, o Options) error {
 			administration,
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, []check{
 				{"publication", func() error {
-					if s := r.Status(); !s.Healthy {
-						return errors.New("no valid configuration is published: " + s.Error)
+					s := r.Status()
+					switch {
+					case s.Healthy:
+						return nil
+					case time.Now().Before(s.Expires):
+						return errors.New("a valid configuration is published, but: " + s.Error)
 					}
-					return nil
+					return errors.New("no valid configuration is published: " + s.Error)
 				}},
 			})},
 		}...), o.Ready)

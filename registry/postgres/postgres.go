@@ -215,7 +215,11 @@ func (s *Store) Append(previous []byte, first uint64, entries [][]byte, head []b
 	if err := s.settle(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	timeout := opTimeout
+	for _, e := range entries {
+		timeout += time.Duration(len(e)) * time.Microsecond // 1 MB/s
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	committing, err := s.append(ctx, previous, first, entries, head)
 	if err != nil && !committing && lost(err) {
