@@ -168,15 +168,39 @@ new one.`,
 			if err != nil {
 				return err
 			}
-			return printOne(c.OutOrStdout(), output, v, func(v admin.Registration) [][2]string {
-				return append([][2]string{{"Request", strconv.FormatUint(v.Request, 10)}}, certLines(v.Certificate)...)
-			})
+			return printOne(c.OutOrStdout(), output, v, registrationLines)
 		},
 	}
 	enter.Flags().StringVar(&registration.Address, "address", "", "host name or IP address at which other gateways reach this one; default: the registered one")
 	gw.suggest(enter, suggestCertificates)
 
 	var yes bool
+	var leaving admin.Unregistration
+	leave := &cobra.Command{
+		Use: "unregister CERTIFICATE", Short: "Have the registry remove an authentication certificate of this gateway", Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			api, err := gw.client()
+			if err != nil {
+				return err
+			}
+			cert, etag, err := api.Certificate(c.Context(), a[0])
+			if err != nil {
+				return err
+			}
+			if err := confirm(c, yes, "Have the registry remove %s of %s (%s)", cert.Hash[:16], cert.Subject, cert.State); err != nil {
+				return err
+			}
+			v, err := api.UnregisterCertificate(c.Context(), cert.Hash, etag, leaving)
+			if err != nil {
+				return err
+			}
+			return printOne(c.OutOrStdout(), output, v, registrationLines)
+		},
+	}
+	leave.Flags().BoolVar(&leaving.Last, "last", false, "even if the gateway can carry no messages without it")
+	yesFlag(leave, &yes)
+	gw.suggest(leave, suggestCertificates)
+
 	change := func(use, short, question string, do func(context.Context, *admin.Client, string, string) error, done string) *cobra.Command {
 		c := &cobra.Command{
 			Use: use + " CERTIFICATE", Short: short, Args: args(cobra.ExactArgs(1)),
@@ -208,7 +232,7 @@ new one.`,
 		return c
 	}
 	commands := []*cobra.Command{
-		list, show, authorities, request, load, enter,
+		list, show, authorities, request, load, enter, leave,
 		change("activate", "Activate a certificate; it needs a good OCSP response", "", func(ctx context.Context, api *admin.Client, hash, etag string) error {
 			_, err := api.ActivateCertificate(ctx, hash, etag)
 			return err
@@ -225,7 +249,7 @@ new one.`,
 	for _, c := range commands {
 		gw.flags(c)
 	}
-	for _, c := range []*cobra.Command{list, show, authorities, request, load, enter} {
+	for _, c := range []*cobra.Command{list, show, authorities, request, load, enter, leave} {
 		outputFlag(c, &output)
 	}
 	return group("cert", "Certificates of a gateway", commands...)
@@ -237,4 +261,8 @@ func certLines(v admin.Certificate) [][2]string {
 		{"Valid", date(v.NotBefore) + " – " + date(v.NotAfter)}, {"State", v.State}, {"Active", yesNo(v.Active)}, {"Member", v.Member},
 		{"OCSP good until", date(v.OCSPUntil)}, {"Usable", yesNo(v.Usable)}, {"Problem", v.Problem}, {"Next", v.Next},
 	}
+}
+
+func registrationLines(v admin.Registration) [][2]string {
+	return append([][2]string{{"Request", strconv.FormatUint(v.Request, 10)}}, certLines(v.Certificate)...)
 }

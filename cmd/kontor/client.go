@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -50,7 +51,7 @@ func newClient() *cobra.Command {
 	add := &cobra.Command{
 		Use: "add CLIENT", Short: "Add a client",
 		Long: `Add a client. It is saved first, and becomes registered when the registry
-lists it for this gateway.`,
+lists it for this gateway: ask for that with kontor client register.`,
 		Example: "  kontor client add DEV/GOV/1234/portal --connection https",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, a []string) error {
@@ -112,14 +113,75 @@ lists it for this gateway.`,
 		},
 	}
 	yesFlag(remove, &yes)
-	commands := []*cobra.Command{list, show, add, change, remove}
+
+	// ask has the registry do something about a client.
+	ask := func(use, short, question string, do func(context.Context, *admin.Client, string, string) (admin.ClientRequest, error)) *cobra.Command {
+		c := &cobra.Command{
+			Use: use, Short: short, Args: args(cobra.ExactArgs(1)),
+			RunE: func(c *cobra.Command, a []string) error {
+				api, err := gw.client()
+				if err != nil {
+					return err
+				}
+				v, etag, err := api.Client(c.Context(), a[0])
+				if err != nil {
+					return err
+				}
+				if question != "" {
+					if err := confirm(c, yes, question, v.ID, v.Status); err != nil {
+						return err
+					}
+				}
+				r, err := do(c.Context(), api, v.ID, etag)
+				if err != nil {
+					return err
+				}
+				return printOne(c.OutOrStdout(), output, r, func(r admin.ClientRequest) [][2]string {
+					return append([][2]string{{"Request", strconv.FormatUint(r.Request, 10)}}, clientLines(r.Client)...)
+				})
+			},
+		}
+		if question != "" {
+			yesFlag(c, &yes)
+		}
+		return c
+	}
+	var name admin.ClientName
+	enter := ask("register CLIENT", "Have the registry register a client for this gateway", "", func(ctx context.Context, api *admin.Client, client, etag string) (admin.ClientRequest, error) {
+		return api.RegisterClient(ctx, client, etag, name)
+	})
+	enter.Long = `Send the registry a request to register a client for this gateway, signed by
+the client's member. It waits for the registry's operators. Run the command
+again to learn what became of it: a declined request is shown with the reason,
+and the next run sends a new one.`
+	enter.Example = "  kontor client register DEV/GOV/1234/portal --name 'Citizens’ portal'"
+	enter.Flags().StringVar(&name.Name, "name", "", "name of the subsystem")
+	rename := ask("rename CLIENT", "Have the registry give a registered subsystem another name", "", func(ctx context.Context, api *admin.Client, client, etag string) (admin.ClientRequest, error) {
+		return api.RenameClient(ctx, client, etag, name)
+	})
+	rename.Flags().StringVar(&name.Name, "name", "", "its new name")
+	_ = rename.MarkFlagRequired("name") // the flag exists
+	asks := []*cobra.Command{
+		enter, rename,
+		ask("unregister CLIENT", "Have the registry remove a client from this gateway, or a request that waits", "Have the registry remove client %s (%s)", func(ctx context.Context, api *admin.Client, client, etag string) (admin.ClientRequest, error) {
+			return api.UnregisterClient(ctx, client, etag)
+		}),
+		ask("disable CLIENT", "Have the registry list a client no more until it is enabled: it can neither call nor be called", "Disable client %s (%s)", func(ctx context.Context, api *admin.Client, client, etag string) (admin.ClientRequest, error) {
+			return api.DisableClient(ctx, client, etag)
+		}),
+		ask("enable CLIENT", "Have the registry list a disabled client again", "", func(ctx context.Context, api *admin.Client, client, etag string) (admin.ClientRequest, error) {
+			return api.EnableClient(ctx, client, etag)
+		}),
+	}
+
+	commands := append([]*cobra.Command{list, show, add, change, remove}, asks...)
 	for _, c := range commands {
 		gw.flags(c)
 	}
-	for _, c := range []*cobra.Command{show, change, remove} {
+	for _, c := range append([]*cobra.Command{show, change, remove}, asks...) {
 		gw.suggest(c, suggestClients)
 	}
-	for _, c := range []*cobra.Command{list, show, add, change} {
+	for _, c := range append([]*cobra.Command{list, show, add, change}, asks...) {
 		outputFlag(c, &output)
 	}
 	return group("client", "Clients of a gateway: local subsystems", append(commands, newClientCert(), newClientGroup())...)

@@ -242,7 +242,8 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	if err != nil {
 		return err
 	}
-	administration, err := newAdmin(cfg, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats,
+	own := newOwnClient()
+	administration, err := newAdmin(cfg, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats, Manage: own.client(),
 		Log: messages, Logger: log.Named("admin"), Now: now})
 	if err != nil {
 		return err
@@ -260,6 +261,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	tasks.Go(func() error { return keys.Run(background) })
 	tasks.Go(func() error { return global.Run(background) })
 	tasks.Go(func() error { return administration.Run(background) })
+	tasks.Go(func() error { return own.run(background, http.HandlerFunc(gw.ServeClient), internal.Leaf) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -39,6 +39,7 @@ import (
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
 	"kontor/registry/id"
+	"kontor/registry/management/request"
 )
 
 // Roles of API keys. Every role but that of the auditor may read everything
@@ -93,10 +94,13 @@ type Config struct {
 	// Requests is a folder for requests to the registry whose outcome is not
 	// known yet; it is made when it is needed.
 	Requests string
-	APIKeys  *guard.Keys // with Roles
-	Audit    *guard.Audit
-	Logger   *zap.Logger      // nil: silence
-	Now      func() time.Time // nil: time.Now
+	// Manage sends requests to the registry through the client proxy of this
+	// security server, as an information system of its owner.
+	Manage  *request.Client
+	APIKeys *guard.Keys // with Roles
+	Audit   *guard.Audit
+	Logger  *zap.Logger      // nil: silence
+	Now     func() time.Time // nil: time.Now
 }
 
 // API is the administration API. It is safe for concurrent use.
@@ -119,7 +123,7 @@ const (
 // New returns the API.
 func New(cfg Config) (*API, error) {
 	if cfg.Server.IsZero() || cfg.Token == nil || cfg.Signer == nil || cfg.Conf == nil || cfg.View == nil || cfg.GlobalConf == nil ||
-		cfg.Log == nil || cfg.ChangePIN == nil || cfg.Requests == "" || cfg.APIKeys == nil || cfg.Audit == nil {
+		cfg.Log == nil || cfg.ChangePIN == nil || cfg.Requests == "" || cfg.Manage == nil || cfg.APIKeys == nil || cfg.Audit == nil {
 		return nil, errors.New("gateway administration: incomplete configuration")
 	}
 	if cfg.Logger == nil {
@@ -147,6 +151,7 @@ func New(cfg Config) (*API, error) {
 	a.registerKeys()
 	a.registerCertificates()
 	a.registerRegistration()
+	a.registerClientRequests()
 	a.registerClients()
 	a.registerGroups()
 	a.registerServices()

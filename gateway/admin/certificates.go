@@ -282,7 +282,7 @@ func (a *API) deletable(k *pki.Key, tc pki.TokenCert) error {
 	}
 	if view := a.View(); view != nil {
 		if server, ok := view.ServerByCertificate(tc.Cert); ok {
-			return inUse("have it removed there first", "the registry lists certificate %s for %s", short, server.ID)
+			return inUse("have it removed there first (kontor cert unregister)", "the registry lists certificate %s for %s", short, server.ID)
 		}
 	} else if tc.Status.State == pki.StateRegistered {
 		return noView()

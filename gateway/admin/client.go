@@ -143,6 +143,37 @@ func (c *Client) RegisterCertificate(ctx context.Context, hash, etag string, n N
 	return post[Registration](ctx, c, path("certificates", hash, "register"), etag, n)
 }
 
+// UnregisterCertificate has the registry remove an authentication certificate.
+func (c *Client) UnregisterCertificate(ctx context.Context, hash, etag string, n Unregistration) (Registration, error) {
+	return post[Registration](ctx, c, path("certificates", hash, "unregister"), etag, n)
+}
+
+// RegisterClient has the registry register a client. Until the outcome is
+// final, the same request is asked for again.
+func (c *Client) RegisterClient(ctx context.Context, client, etag string, n ClientName) (ClientRequest, error) {
+	return post[ClientRequest](ctx, c, path("clients", client, "register"), etag, n)
+}
+
+// RenameClient has the registry give a subsystem another name.
+func (c *Client) RenameClient(ctx context.Context, client, etag string, n ClientName) (ClientRequest, error) {
+	return post[ClientRequest](ctx, c, path("clients", client, "rename"), etag, n)
+}
+
+// UnregisterClient has the registry remove a client from this security server.
+func (c *Client) UnregisterClient(ctx context.Context, client, etag string) (ClientRequest, error) {
+	return post[ClientRequest](ctx, c, path("clients", client, "unregister"), etag, nil)
+}
+
+// DisableClient has the registry list a client no more until it is enabled.
+func (c *Client) DisableClient(ctx context.Context, client, etag string) (ClientRequest, error) {
+	return post[ClientRequest](ctx, c, path("clients", client, "disable"), etag, nil)
+}
+
+// EnableClient has the registry list a disabled client again.
+func (c *Client) EnableClient(ctx context.Context, client, etag string) (ClientRequest, error) {
+	return post[ClientRequest](ctx, c, path("clients", client, "enable"), etag, nil)
+}
+
 // ActivateCertificate activates a certificate; the ETag may be empty.
 func (c *Client) ActivateCertificate(ctx context.Context, hash, etag string) (Certificate, error) {
 	return post[Certificate](ctx, c, path("certificates", hash, "activate"), etag, nil)

@@ -194,13 +194,13 @@ func (a *API) localClient(c *serverconf.Client) LocalClient {
 	}
 	switch c.Status {
 	case serverconf.Saved:
-		v.Next = "have the registry register it for " + a.Server.String() + "; it becomes registered when that is published"
+		v.Next = "have the registry register it for " + a.Server.String() + " (kontor client register); it becomes registered when that is published"
 	case serverconf.RegistrationInProgress:
-		v.Next = "wait: it becomes registered when the registry has approved it and published"
+		v.Next = "wait: it becomes registered when the registry has approved it and published; kontor client register asks what became of it"
 	case serverconf.GlobalError:
-		v.Next = "the registry does not list it for this security server any more: have it registered again, or delete it"
+		v.Next = "the registry does not list it for this security server any more: have it registered again (kontor client register), or delete it"
 	case serverconf.Disabled:
-		v.Next = "it carries no messages; have it enabled again when it should"
+		v.Next = "it carries no messages; have it enabled again when it should (kontor client enable)"
 	case serverconf.Disabling, serverconf.Enabling:
 		v.Next = "wait until the registry has published it"
 	case serverconf.DeletionInProgress:
@@ -334,7 +334,7 @@ func (a *API) deleteClient(ctx context.Context, in *struct {
 		view := a.View()
 		switch {
 		case view != nil && view.Registered(a.Server, c):
-			return inUse("have its registration removed there first", "the registry lists %s for this security server", c)
+			return inUse("have its registration removed there first (kontor client unregister)", "the registry lists %s for this security server", c)
 		case view == nil && e.Status != serverconf.Saved && e.Status != "":
 			return noView()
 		case len(e.Services) > 0:

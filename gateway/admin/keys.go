@@ -144,7 +144,7 @@ func (a *API) nextOf(c *Certificate) string {
 	case a.Now().After(c.NotAfter):
 		return "it has expired: request a new certificate for a new key, then delete this one"
 	case c.State == pki.StateDeletionInProgress:
-		return "delete it (kontor cert delete)"
+		return "deactivate and delete it (kontor cert delete) when the registry does not list it any more"
 	case c.State == pki.StateGlobalError:
 		return "the registry does not list it any more: have it registered again (kontor cert register), or delete it"
 	case c.State == pki.StateRegistrationInProgress:

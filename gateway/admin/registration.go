@@ -29,6 +29,10 @@ func (a *API) registerRegistration() {
 		description: "The request is signed by the authentication key and by the owner's signing key. Until its outcome is final, a repeated call " +
 			"sends the very same request again, which tells what became of it: a declined one is answered with the reason, and the next call sends a new one.",
 		roles: []string{RoleSecurityOfficer, RoleRegistrationOfficer}}, a.registerCertificate)
+	register(a, operation{id: "unregister-certificate", method: http.MethodPost, path: "/certificates/{hash}/unregister",
+		summary:     "Have the registry remove an authentication certificate, or a request that waits for approval",
+		description: "Refused for the last certificate by which others know this security server, unless the call is forced.",
+		roles:       []string{RoleSecurityOfficer, RoleRegistrationOfficer}}, a.unregisterCertificate)
 }
 
 // registrable refuses the registration of a certificate for which it makes no sense.
@@ -137,4 +141,72 @@ func (a *API) moveCertificate(hash pki.CertHash, to string, from ...string) erro
 		}
 	}
 	return nil
+}
+
+// Unregistration asks for the removal of an authentication certificate.
+type Unregistration struct {
+	Last bool `json:"last,omitempty" doc:"Even if this security server can send and receive nothing without it"`
+}
+
+func (a *API) unregisterCertificate(ctx context.Context, in *struct {
+	HashPath
+	Seen
+	Body Unregistration
+}) (*item[Registration], error) {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	k, tc, err := a.findCertificate(in.HashPath)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.check(certTag(tc)); err != nil {
+		return nil, err
+	}
+	view, err := a.validView()
+	if err != nil {
+		return nil, err
+	}
+	hash := pki.HashOf(tc.Cert)
+	if k.Usage() != pki.Authentication {
+		return nil, invalid("delete it (kontor cert delete)", "certificate %s is for signing; such certificates are not registered", hash.Hex()[:16])
+	}
+	server, listed := view.ServerByCertificate(tc.Cert)
+	if listed && server.ID == a.Server && !in.Body.Last && !a.otherUsable(hash) {
+		return nil, inUse("register and activate another one first, or say that it is the last", "no other authentication certificate of this security server can be used")
+	}
+	if !listed && tc.Status.State != pki.StateRegistrationInProgress && tc.Status.State != pki.StateRegistered {
+		return nil, problem(http.StatusConflict, "wrong_state", "delete it (kontor cert delete)", "the registry does not list the certificate")
+	}
+	r, err := a.newRequest(view, request.AuthCertDeletion)
+	if err != nil {
+		return nil, err
+	}
+	r.Certificate = tc.Cert.Raw
+	number, err := a.manage(ctx, view, r)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, "unregister certificate %s of %s, request %d", hash.Hex(), tc.Cert.Subject, number)
+	if err := a.forgetRequest(&request.Request{Service: request.AuthCertReg, Certificate: tc.Cert.Raw}); err != nil {
+		return nil, err
+	}
+	if err := a.moveCertificate(hash, pki.StateDeletionInProgress, pki.StateSaved, pki.StateRegistrationInProgress, pki.StateRegistered, pki.StateGlobalError); err != nil {
+		return nil, err
+	}
+	k, tc, ok := a.Token.Certificate(hash)
+	if !ok {
+		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
+	}
+	shown := a.showCertificate(k, tc)
+	return answer(shown.ETag, Registration{number, shown.Body}), nil
+}
+
+// otherUsable tells whether there is another usable authentication certificate.
+func (a *API) otherUsable(hash pki.CertHash) bool {
+	for _, s := range a.Signer.Status() {
+		if s.Usage == pki.Authentication && s.Usable && s.Hash != hash.Hex() {
+			return true
+		}
+	}
+	return false
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"kontor/gateway/admin"
+	"kontor/gateway/serverconf"
 	"kontor/pki"
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
@@ -92,6 +93,7 @@ func joining(t *testing.T) (*world, *office, admin.Certificate) {
 	t.Helper()
 	w := newKeyWorld(t)
 	o := newOffice(t)
+	w.office = o
 	w.manage(o.URL, o.Certificate())
 	c := w.authentication()
 	return w, o, c
@@ -237,4 +239,122 @@ func TestRegistrationIsRefused(t *testing.T) {
 	w.refused(ask(c.Hash, ""), 409, "no_management", "names no management services")
 	w.view.Store(nil)
 	w.refused(ask(c.Hash, ""), 503, guard.CodeUnavailable, "no valid global configuration")
+}
+
+func TestClientRequests(t *testing.T) {
+	t.Parallel()
+	w, o, _ := joining(t)
+	w.signing()
+	ctx, extra := t.Context(), "DEV/GOV/1001/extra"
+	status := func() string {
+		w.Helper()
+		c, _ := w.fresh().Client(client(w, extra))
+		return c.Status
+	}
+	if _, err := w.root.AddClient(ctx, admin.NewClientEntry{ID: extra}); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(first(w.root.DisableClient(ctx, extra, "")), 409, "wrong_state", `is "saved"`)
+	w.refused(first(w.root.RegisterClient(ctx, "DEV/GOV/1001/portal", "", admin.ClientName{})), 409, guard.CodeExists, "lists DEV/GOV/1001/portal")
+	w.refused(first(w.root.RegisterClient(ctx, "DEV/GOV/1001/none", "", admin.ClientName{})), 404, guard.CodeUnknown, "no client")
+
+	// register: sent in the owner's name, signed by the member
+	got, err := w.root.RegisterClient(ctx, extra, "", admin.ClientName{Name: "Extra"})
+	if err != nil || got.Request != 7 || got.Client.Status != serverconf.RegistrationInProgress || status() != serverconf.RegistrationInProgress {
+		t.Fatal(got, err)
+	}
+	_, m := o.last()
+	if r := m.Request; r.Service != request.ClientReg || r.Client.String() != extra || r.Name != "Extra" || r.Sender.String() != "DEV/GOV/1001" {
+		t.Errorf("%+v", r)
+	}
+	if err := m.Signature.Verify(check[*x509.Certificate](t)(x509.ParseCertificate(m.Cert)), m.SOAP); err != nil {
+		t.Error(err)
+	}
+	if c, ok := w.fresh().Client(client(t, "DEV/GOV/1001")); !ok || !c.Registered() {
+		t.Error("the owner is not a client")
+	}
+	if _, err := w.root.RegisterClient(ctx, extra, "", admin.ClientName{}); err != nil {
+		t.Error(err)
+	}
+	if _, again := o.last(); !bytes.Equal(again.SOAP, m.SOAP) {
+		t.Error("another request")
+	}
+	o.say(&request.Fault{Code: "server.clientproxy.network_error", Text: "no route"}, false)
+	w.refused(first(w.root.RegisterClient(ctx, extra, "", admin.ClientName{})), 503, guard.CodeUnavailable, "no route")
+	o.say(&request.Fault{Code: request.CodeDeclined, Text: "Request 7 was declined: not you"}, false)
+	w.refused(first(w.root.RegisterClient(ctx, extra, "", admin.ClientName{})), 409, admin.CodeDeclined, "not you")
+	if s := status(); s != serverconf.Saved {
+		t.Error(s)
+	}
+	o.say(nil, false)
+	if _, err := w.root.RegisterClient(ctx, extra, "", admin.ClientName{}); err != nil {
+		t.Error(err)
+	}
+	if _, other := o.last(); other.Request.ID == m.Request.ID {
+		t.Error("the same request after it was declined")
+	}
+
+	// listed, renamed, disabled, enabled, unregistered
+	listed := w.config.Servers[0].Clients
+	list := func(yes bool) {
+		w.Helper()
+		if w.config.Servers[0].Clients = listed; yes {
+			w.config.Servers[0].Clients = append(listed[:len(listed):len(listed)], client(t, extra))
+		}
+		w.publish()
+		w.api.Follow()
+	}
+	list(true)
+	if kept, err := os.ReadDir(filepath.Join(w.dir, "requests")); err != nil || len(kept) > 0 || status() != serverconf.Registered {
+		t.Error(kept, err, status())
+	}
+	w.refused(first(w.root.RenameClient(ctx, extra, "", admin.ClientName{})), 422, guard.CodeInvalid, "name")
+	for _, step := range []struct {
+		do           func() (admin.ClientRequest, error)
+		service      request.Service
+		status       string
+		listed       bool
+		listedStatus string
+	}{
+		{func() (admin.ClientRequest, error) {
+			return w.root.RenameClient(ctx, extra, "", admin.ClientName{Name: "More"})
+		}, request.ClientRename, serverconf.Registered, true, serverconf.Registered},
+		{func() (admin.ClientRequest, error) { return w.root.DisableClient(ctx, extra, "") }, request.ClientDisable, serverconf.Disabling, false, serverconf.Disabled},
+		{func() (admin.ClientRequest, error) { return w.root.EnableClient(ctx, extra, "") }, request.ClientEnable, serverconf.Enabling, true, serverconf.Registered},
+		{func() (admin.ClientRequest, error) { return w.root.UnregisterClient(ctx, extra, "") }, request.ClientDeletion, serverconf.DeletionInProgress, false, serverconf.DeletionInProgress},
+	} {
+		if _, err := step.do(); err != nil {
+			t.Fatal(step.service, err)
+		}
+		if _, m := o.last(); m.Request.Service != step.service || status() != step.status {
+			t.Errorf("%s: %s, status %s", step.service, m.Request.Service, status())
+		}
+		if list(step.listed); status() != step.listedStatus {
+			t.Errorf("%s: status %s at last", step.service, status())
+		}
+	}
+	if err := w.root.DeleteClient(ctx, extra, "*"); err != nil {
+		t.Error(err)
+	}
+	if kept, err := os.ReadDir(filepath.Join(w.dir, "requests")); err != nil || len(kept) > 0 {
+		t.Error(kept, err)
+	}
+}
+
+func TestUnregisterCertificate(t *testing.T) {
+	t.Parallel()
+	w, o, c := joining(t)
+	ctx := t.Context()
+	w.refused(first(w.root.UnregisterCertificate(ctx, c.Hash, "*", admin.Unregistration{})), 409, "wrong_state", "does not list")
+	w.list(c)
+	w.api.Follow()
+	w.refused(first(w.root.UnregisterCertificate(ctx, c.Hash, "", admin.Unregistration{})), 428, "if_match_needed", "state")
+	w.refused(first(w.root.UnregisterCertificate(ctx, c.Hash, "*", admin.Unregistration{})), 409, guard.CodeInUse, "no other authentication certificate")
+	got, err := w.root.UnregisterCertificate(ctx, c.Hash, "*", admin.Unregistration{Last: true})
+	if err != nil || got.Certificate.State != pki.StateDeletionInProgress {
+		t.Fatal(got, err)
+	}
+	if _, m := o.last(); m.Request.Service != request.AuthCertDeletion || m.Signature != nil || pki.HashOf(w.parse(c.PEM)).Hex() != c.Hash || !bytes.Equal(m.Request.Certificate, w.parse(c.PEM).Raw) {
+		t.Errorf("%+v", m.Request)
+	}
 }

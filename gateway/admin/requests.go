@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"kontor/gateway/serverconf"
 	"kontor/pki"
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
@@ -101,6 +103,14 @@ func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, a
 	defer cancel()
 	number, err := to.Send(ctx, m)
 	switch fault := (*request.Fault)(nil); {
+	case errors.As(err, &fault) && strings.Contains(fault.Code, "proxy."):
+		if kept == nil && undelivered(fault) {
+			if err := a.forgetRequest(r); err != nil {
+				return 0, err
+			}
+		}
+		return 0, problem(http.StatusServiceUnavailable, guard.CodeUnavailable, "see to the reason, then repeat the call",
+			"the request did not get through to the management services: %s (%s)", fault.Text, fault.Code)
 	case errors.As(err, &fault) && undecided(fault):
 		return 0, problem(http.StatusServiceUnavailable, guard.CodeUnavailable, "repeat the call later; the same request is sent again",
 			"the registry does not decide now: %s (%s)", fault.Text, fault.Code)
@@ -119,7 +129,66 @@ func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, a
 		return 0, problem(http.StatusConflict, CodeRequestPending, "have the registry decline that one first, or repeat the call with what it says",
 			"request %d, with address %q and name %q, waits at the registry", number, kept.Address, kept.Name)
 	}
+	if !decidedLater(r.Service) {
+		return number, a.forgetRequest(r)
+	}
 	return number, nil
+}
+
+// decidedLater tells whether requests to a service wait for a decision; all
+// others are carried out when they are answered.
+func decidedLater(s request.Service) bool {
+	return s == request.AuthCertReg || s == request.ClientReg || s == request.OwnerChange
+}
+
+// manage sends a request through the client proxy of this security server, in
+// the name of its owner. a.asking is held.
+func (a *API) manage(ctx context.Context, view *globalconf.View, r *request.Request) (uint64, error) {
+	if err := a.ownerIsClient(view); err != nil {
+		return 0, err
+	}
+	var member *request.Credential
+	if r.Service.Signed() {
+		signer := a.Server.Owner()
+		if r.Service.HasClient() {
+			signer = r.Client.Member()
+		}
+		var err error
+		if member, err = a.memberCredential(ctx, signer); err != nil {
+			return 0, err
+		}
+	}
+	return a.ask(ctx, a.Manage, r, nil, member)
+}
+
+// ownerIsClient sees to it that the owner may send messages: it is a client of
+// its own security server as soon as that is registered.
+func (a *API) ownerIsClient(view *globalconf.View) error {
+	owner := a.Server.Owner().Client()
+	if !view.Registered(a.Server, owner) {
+		return problem(http.StatusConflict, "not_registered", "register an authentication certificate first (kontor cert register), and wait for its approval",
+			"the registry does not list this security server")
+	}
+	if c, ok := a.Conf.Conf().Client(owner); ok && c.Registered() {
+		return nil
+	}
+	return a.update(func(m *serverconf.Model) error {
+		e, err := entry(m, owner)
+		if err != nil {
+			m.Clients = append(m.Clients, serverconf.ClientEntry{ID: owner, Status: serverconf.Registered})
+			return nil
+		}
+		e.Status = clientStatus(e.Status, true)
+		return nil
+	})
+}
+
+// undelivered tells whether a security server on the way says that the message
+// has not come to the service. Other faults of theirs leave that open.
+func undelivered(f *request.Fault) bool {
+	return slices.ContainsFunc([]string{"unknown_member", "unknown_service", "access_denied", "service_disabled"}, func(code string) bool {
+		return errors.Is(f, &request.Fault{Code: code})
+	})
 }
 
 // undecided tells whether a fault says nothing about the request itself.

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -143,9 +144,13 @@ func (a *API) followCertificates(view *globalconf.View) {
 func (a *API) followClients(view *globalconf.View) {
 	type step struct{ client, old, now string }
 	var steps []step
+	var forgotten error
 	next := func(c id.Client, status string) string {
 		now := clientStatus(status, view.Registered(a.Server, c))
 		if now != status {
+			if now == serverconf.Registered { // should it ever need a registration again, then a new one
+				forgotten = errors.Join(forgotten, a.forgetRequest(&request.Request{Service: request.ClientReg, Client: c}))
+			}
 			steps = append(steps, step{c.String(), status, now})
 		}
 		return now
@@ -165,7 +170,7 @@ func (a *API) followClients(view *globalconf.View) {
 			}
 			e.Status = next(e.ID, e.Status)
 		}
-		return nil
+		return forgotten
 	})
 	for _, s := range steps {
 		a.followed(err, "client "+s.client, s.old, s.now)

@@ -35,6 +35,7 @@ import (
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
 	"kontor/registry/id"
+	"kontor/registry/management/request"
 )
 
 const pin = "first pin 1"
@@ -50,6 +51,7 @@ type world struct {
 	// tokenDir is where a token of the world's own is.
 	tokenDir string
 	conf     *serverconf.Store
+	office   *office // gets management requests; nil: there are none
 	config   globalconf.SharedParams
 	private  *globalconf.PrivateParams // nil: the global configuration has none
 	view     atomic.Pointer[globalconf.View]
@@ -174,7 +176,7 @@ func newWorldWith(t testing.TB, token *pki.Token) *world {
 		GlobalConf: func() globalconf.Stats {
 			return globalconf.Stats{LastSuccess: w.real(), Location: "http://cs/internalconf"}
 		},
-		Log: &w.log, Requests: filepath.Join(w.dir, "requests"), APIKeys: apiKeys, Audit: audit, Now: w.now,
+		Log: &w.log, Requests: filepath.Join(w.dir, "requests"), Manage: &request.Client{URL: "http://gateway.test/", HTTP: &http.Client{Transport: w.proxied()}}, APIKeys: apiKeys, Audit: audit, Now: w.now,
 		ChangePIN: func(old, new []byte) error {
 			err := token.ChangePIN(old, new)
 			if err == nil {
@@ -187,6 +189,15 @@ func newWorldWith(t testing.TB, token *pki.Token) *world {
 	t.Cleanup(w.server.Close)
 	w.root = w.client(w.secret)
 	return w
+}
+
+// proxied is the client proxy of the security server, with office behind it.
+func (w *world) proxied() roundTrip {
+	return func(r *http.Request) (*http.Response, error) {
+		rec := httptest.NewRecorder()
+		w.office.answer(rec, r)
+		return rec.Result(), nil
+	}
 }
 
 // client returns a client of the API with a key.
