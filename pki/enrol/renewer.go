@@ -174,6 +174,10 @@ func (r *Renewer) Run(ctx context.Context) error {
 	return nil
 }
 
+// Owns tells whether a key was made by this Renewer, or by an earlier one for
+// the same usage, member and authority.
+func (r *Renewer) Owns(k *pki.Key) bool { return k.Usage() == r.cfg.Usage && k.Label() == r.label }
+
 // Renew demands a new certificate now, durably.
 func (r *Renewer) Renew() error {
 	err := r.change(func(s *state) { s.Forced, s.Wait = true, time.Time{} })
