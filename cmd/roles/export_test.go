@@ -7,5 +7,6 @@ var (
 	ChangePIN   = changePIN
 	NextPIN     = nextPIN
 	TokenDir    = tokenDir
+	AccountsDir = accountsDir
 	HoldGateway = holdGateway
 )

@@ -26,11 +26,13 @@ import (
 	"kontor/gateway/admin"
 	"kontor/gateway/message"
 	"kontor/gateway/msglog"
+	"kontor/gateway/renewal"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
 	"kontor/gateway/tunnel"
 	"kontor/pki"
 	"kontor/pki/asic"
+	"kontor/pki/enrol"
 	"kontor/pki/ocsp"
 	"kontor/pki/tsa"
 	"kontor/registry/globalconf"
@@ -243,7 +245,12 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		return err
 	}
 	own := newOwnClient()
-	administration, err := newAdmin(cfg, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats, Manage: own.client(),
+	responder := new(enrol.Responder)
+	renewals, accounts, err := newRenewals(cfg, renewal.Config{Token: token, Signer: keys, View: global.View, Responder: responder, Now: now, Log: log.Named("acme")})
+	if err != nil {
+		return err
+	}
+	administration, err := newAdmin(cfg, accounts, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats, Renewal: renewals, Manage: own.client(),
 		Log: messages, Logger: log.Named("admin"), Now: now})
 	if err != nil {
 		return err
@@ -262,6 +269,8 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	tasks.Go(func() error { return global.Run(background) })
 	tasks.Go(func() error { return administration.Run(background) })
 	tasks.Go(func() error { return own.run(background, http.HandlerFunc(gw.ServeClient), internal.Leaf) })
+	// A renewal is durable at every step; it need not outlive the listeners.
+	g.Go(func() error { return renewals.Run(ctx, administration) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -280,6 +289,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
 			{key: "listen.admin", addr: cfg.Listen.Admin, handler: administration,
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},
+			{key: "acme.listen", addr: challenges(cfg), handler: responder},
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages, now))},
 		}, o.Ready)
 	})

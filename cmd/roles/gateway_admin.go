@@ -13,6 +13,7 @@ import (
 	"kontor/config"
 	"kontor/gateway/admin"
 	"kontor/pki"
+	"kontor/pki/enrol"
 	"kontor/registry/guard"
 )
 
@@ -23,7 +24,7 @@ func AdminKeyFile(cfg *config.Gateway) string { return filepath.Join(cfg.DataDir
 func AuditFile(cfg *config.Gateway) string    { return filepath.Join(cfg.DataDir, "audit.jsonl") }
 
 // newAdmin opens what the administration API needs beside what is given.
-func newAdmin(cfg *config.Gateway, a admin.Config) (*admin.API, error) {
+func newAdmin(cfg *config.Gateway, accounts *enrol.Accounts, a admin.Config) (*admin.API, error) {
 	keys, err := guard.LoadKeys(adminTokens(cfg), admin.Roles()...)
 	if errors.Is(err, fs.ErrNotExist) { // an operator who has lost all keys has removed the file
 		if err := newAdminKey(cfg); err != nil {
@@ -39,7 +40,7 @@ func newAdmin(cfg *config.Gateway, a admin.Config) (*admin.API, error) {
 		return nil, err
 	}
 	a.Server, a.APIKeys, a.Audit, a.Requests = cfg.Server, keys, audit, filepath.Join(cfg.DataDir, "requests")
-	a.ChangePIN = func(old, new []byte) error { return changePIN(a.Token, cfg.PINFile, old, new) }
+	a.ChangePIN = func(old, new []byte) error { return changePIN(a.Token, accounts, cfg.PINFile, old, new) }
 	return admin.New(a)
 }
 
@@ -75,9 +76,10 @@ func holdGateway(cfg *config.Gateway) (release func(), err error) {
 // nextPIN is where a new PIN waits until the token has it.
 func nextPIN(file string) string { return file + ".new" }
 
-// changePIN changes the PIN of the token and of its file. The new PIN is on disk
+// changePIN changes the PIN of the token, of the ACME accounts if there are any,
+// and of the file. The new PIN is on disk
 // before the token needs it: openToken finds it there after a crash.
-func changePIN(token *pki.Token, file string, old, new []byte) error {
+func changePIN(token *pki.Token, accounts *enrol.Accounts, file string, old, new []byte) error {
 	if bytes.ContainsAny(new, "\r\n") {
 		return errors.New("a PIN is one line")
 	}
@@ -89,6 +91,11 @@ func changePIN(token *pki.Token, file string, old, new []byte) error {
 			return errors.Join(err, os.Remove(nextPIN(file)))
 		}
 		return err // the token may still have taken it: openToken will see
+	}
+	if accounts != nil {
+		if err := accounts.ChangePIN(old, new); err != nil {
+			return fmt.Errorf("the token has the new PIN, but the keys of ACME accounts have not; restart the gateway, which mends it: %w", err)
+		}
 	}
 	return finishPIN(file)
 }
@@ -126,6 +133,9 @@ func openToken(cfg *config.Gateway) (*pki.Token, error) {
 	}
 	if token, e = pki.OpenToken(tokenDir(cfg), next); e != nil {
 		return nil, err
+	}
+	if err := followPIN(accountsDir(cfg), pin, next); err != nil {
+		return nil, fmt.Errorf("keys of ACME accounts in %s: %w", accountsDir(cfg), err)
 	}
 	return token, finishPIN(cfg.PINFile)
 }

@@ -12,6 +12,7 @@ import (
 	"kontor/cmd/roles"
 	"kontor/config"
 	"kontor/pki"
+	"kontor/pki/enrol"
 )
 
 // Wherever a change of the PIN breaks off, the next start opens the token.
@@ -51,14 +52,14 @@ func TestPINChangeBreaksOff(t *testing.T) {
 	}
 	opens("before the file has it", "two")
 
-	if err := roles.ChangePIN(token, cfg.PINFile, []byte("wrong"), []byte("three")); !errors.Is(err, pki.ErrWrongPIN) {
+	if err := roles.ChangePIN(token, nil, cfg.PINFile, []byte("wrong"), []byte("three")); !errors.Is(err, pki.ErrWrongPIN) {
 		t.Error(err)
 	}
 	opens("after a wrong PIN", "two")
-	if err := roles.ChangePIN(token, cfg.PINFile, []byte("two"), []byte("three\nfour")); err == nil {
+	if err := roles.ChangePIN(token, nil, cfg.PINFile, []byte("two"), []byte("three\nfour")); err == nil {
 		t.Error("a PIN of two lines")
 	}
-	if err := roles.ChangePIN(token, cfg.PINFile, []byte("two"), []byte("three")); err != nil {
+	if err := roles.ChangePIN(token, nil, cfg.PINFile, []byte("two"), []byte("three")); err != nil {
 		t.Error(err)
 	}
 	opens("changed", "three")
@@ -69,6 +70,44 @@ func TestPINChangeBreaksOff(t *testing.T) {
 	write(roles.NextPIN(cfg.PINFile), "another")
 	if _, err := roles.OpenToken(cfg); !errors.Is(err, pki.ErrWrongPIN) {
 		t.Error(err)
+	}
+}
+
+// The keys of ACME accounts always have the PIN of the token.
+func TestPINOfAccounts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := &config.Gateway{DataDir: dir, PINFile: filepath.Join(dir, "pin")}
+	one, two, three := []byte("one"), []byte("two"), []byte("three")
+	if err := os.WriteFile(cfg.PINFile, one, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token, err := pki.CreateToken(roles.TokenDir(cfg), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := enrol.OpenAccounts(roles.AccountsDir(cfg), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := roles.ChangePIN(token, accounts, cfg.PINFile, one, two); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enrol.OpenAccounts(roles.AccountsDir(cfg), two); err != nil {
+		t.Errorf("after a change: %v", err)
+	}
+	// A change that breaks off between token and accounts.
+	if err := os.WriteFile(roles.NextPIN(cfg.PINFile), three, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := token.ChangePIN(two, three); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := roles.OpenToken(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enrol.OpenAccounts(roles.AccountsDir(cfg), three); err != nil {
+		t.Errorf("after a crash: %v", err)
 	}
 }
 

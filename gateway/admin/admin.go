@@ -88,6 +88,7 @@ type Config struct {
 	// GlobalConf tells how the download of the global configuration fares.
 	GlobalConf func() globalconf.Stats
 	Log        MessageLog
+	Renewal    Renewal // nil: no certificates by ACME
 	// ChangePIN changes the PIN of the token, durably, also where the gateway
 	// reads it at its next start. A wrong old PIN is pki.ErrWrongPIN.
 	ChangePIN func(old, new []byte) error
@@ -152,6 +153,7 @@ func New(cfg Config) (*API, error) {
 	a.registerCertificates()
 	a.registerRegistration()
 	a.registerClientRequests()
+	a.registerEnrolments()
 	a.registerClients()
 	a.registerGroups()
 	a.registerServices()

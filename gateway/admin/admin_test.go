@@ -35,6 +35,8 @@ var mayCall = map[string][]string{
 	"activate-certificate":      {admin.RoleSecurityOfficer},
 	"deactivate-certificate":    {admin.RoleSecurityOfficer},
 	"delete-certificate":        {admin.RoleSecurityOfficer},
+	"list-enrolments":           {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
+	"renew-certificate":         {admin.RoleSecurityOfficer},
 	"list-clients":              {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"get-client":                {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"add-client":                {admin.RoleRegistrationOfficer},

@@ -7,19 +7,21 @@ import (
 	"net/http"
 	"time"
 
+	"kontor/gateway/renewal"
 	"kontor/pki"
 )
 
 // Status is how the gateway fares.
 type Status struct {
-	Server     string           `json:"server"`
-	Time       time.Time        `json:"time" doc:"By its clock"`
-	Ready      bool             `json:"ready" doc:"It can carry messages"`
-	Problems   []string         `json:"problems" doc:"What prevents it, or will"`
-	GlobalConf GlobalConfStatus `json:"global_configuration"`
-	OCSP       []OCSPStatus     `json:"ocsp" doc:"Of active certificates"`
-	TSAs       []TSAStatus      `json:"time_stamping_authorities"`
-	Log        LogStatus        `json:"message_log"`
+	Server     string              `json:"server"`
+	Time       time.Time           `json:"time" doc:"By its clock"`
+	Ready      bool                `json:"ready" doc:"It can carry messages"`
+	Problems   []string            `json:"problems" doc:"What prevents it, or will"`
+	GlobalConf GlobalConfStatus    `json:"global_configuration"`
+	OCSP       []OCSPStatus        `json:"ocsp" doc:"Of active certificates"`
+	TSAs       []TSAStatus         `json:"time_stamping_authorities"`
+	Log        LogStatus           `json:"message_log"`
+	Enrolments []renewal.Enrolment `json:"enrolments,omitempty" doc:"Certificates by ACME"`
 }
 
 // GlobalConfStatus is how the global configuration fares.
@@ -117,6 +119,13 @@ func (a *API) status(context.Context, *none) (*item[Status], error) {
 		if !usable[use] {
 			s.Ready = false
 			bad("no key for " + string(use) + " can be used; see kontor key list")
+		}
+	}
+
+	s.Enrolments = a.enrolments()
+	for _, e := range s.Enrolments {
+		if e.Failures > 0 {
+			bad("no new certificate for " + string(e.Usage) + " of " + e.Member + " by ACME: " + e.Problem)
 		}
 	}
 
