@@ -252,7 +252,7 @@ new one.`,
 	for _, c := range []*cobra.Command{list, show, authorities, request, load, enter, leave} {
 		outputFlag(c, &output)
 	}
-	return group("cert", "Certificates of a gateway", commands...)
+	return group("cert", "Certificates of a gateway", append(commands, newCertEnrol())...)
 }
 
 func certLines(v admin.Certificate) [][2]string {

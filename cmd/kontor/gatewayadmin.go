@@ -64,6 +64,7 @@ func statusLines(s admin.Status) [][2]string {
 		}
 		lines = append(lines, [2]string{"OCSP " + o.Certificate[:16], string(o.Usage) + ", " + text})
 	}
+	lines = append(lines, enrolmentLines(s.Enrolments)...)
 	for _, t := range s.TSAs {
 		lines = append(lines, [2]string{"Time-stamping authority", t.Name + " " + t.URL})
 	}
