@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
@@ -53,7 +54,8 @@ func heap() float64 {
 
 func BenchmarkLargeEcosystem(b *testing.B) {
 	dir := newDir(b)
-	r := open(b, dir, registry.Config{})
+	r := must(registry.Open(dir, pin, registry.Config{}))
+	defer func() { r.Close() }()
 	fill(b, r, large())
 	publish(b, r)
 	server := serverID("DEV/GOV/5/ss")
@@ -87,9 +89,8 @@ func BenchmarkLargeEcosystem(b *testing.B) {
 			r = must(registry.Open(dir, pin, registry.Config{}))
 		}
 	})
-	defer func() { r.Close() }()
 	publish(b, r)
-	srv := httptest.NewServer(r.Handler())
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.Handler().ServeHTTP(w, req) }))
 	defer srv.Close()
 	dirs := b.TempDir()
 	empty := func() *globalconf.Client {
