@@ -287,6 +287,8 @@ func (s *sandbox) suggest() {
 	fmt.Fprintf(s.out, "Try, in another terminal:\n\n")
 	try("ask for a record", curlFor(sampleCalls[0]))
 	try("ask without the right to", curlFor(stranger))
+	try("register a new client by a request, as its organisation and as the registry's operator", self+" client add SANDBOX/GOV/2002/fresh --connection http --config "+s.path("gateway-2.yaml")+
+		" && "+self+" client register SANDBOX/GOV/2002/fresh --config "+s.path("gateway-2.yaml")+" && "+self+" request list --pending --config "+s.path("registry.yaml"))
 	try("see what the portal's gateway has logged", self+" log find --config "+s.path("gateway-1.yaml")+" --newest --limit 10")
 	try("export the evidence and verify it offline, against the configuration anchor",
 		self+" log export --config "+s.path("gateway-1.yaml")+" --newest --limit 2 --force --out evidence.zip && \\\n  "+

@@ -19,7 +19,10 @@ import (
 	"kontor/gateway/serverconf"
 	"kontor/pki"
 	"kontor/pki/ca"
+	"kontor/registry"
 	"kontor/registry/id"
+	"kontor/registry/management"
+	"kontor/registry/management/request"
 )
 
 // The ecosystem of the sandbox. Each role has its own loopback address and the
@@ -63,6 +66,9 @@ var sandboxServices = []struct {
 	{"SANDBOX/GOV/1001/portal/messages", "/messages", 0, serverconf.REST},
 	{"SANDBOX/GOV/2002/population/personQuery", "/personQuery", 1, serverconf.WSDL},
 }
+
+// sandboxManagement provides the management services, at gateway 1.
+const sandboxManagement = "SANDBOX/GOV/1001/MANAGEMENT"
 
 func gatewayName(i int) string { return fmt.Sprintf("gateway-%d", i+1) }
 
@@ -235,8 +241,36 @@ func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
 			}
 			m.Clients = append(m.Clients, entry)
 		}
-		return nil
+		if gateway != 0 {
+			return nil
+		}
+		entry, err := managementEntry()
+		m.Clients = append(m.Clients, entry)
+		return err
 	})
+}
+
+// managementEntry is the subsystem through which security servers reach the
+// registry's management services.
+func managementEntry() (serverconf.ClientEntry, error) {
+	provider, err := id.ParseClient(sandboxManagement)
+	if err != nil {
+		return serverconf.ClientEntry{}, err
+	}
+	owners, err := id.NewGlobalGroup(sandboxInstance, registry.OwnersGroup)
+	if err != nil {
+		return serverconf.ClientEntry{}, err
+	}
+	entry := serverconf.ClientEntry{ID: provider, Status: serverconf.Registered, Connection: serverconf.HTTP}
+	for _, v := range request.Services() {
+		if v == request.AuthCertReg { // which is called directly
+			continue
+		}
+		entry.Services = append(entry.Services, serverconf.ServiceEntry{Code: string(v), Type: serverconf.WSDL,
+			URL: "https://" + registryInternal + management.ManagePath + "/", Description: "http://" + registryAddr + management.WSDLPath, VerifyTLS: new(bool)})
+		entry.Access = append(entry.Access, serverconf.AccessEntry{Service: string(v), GlobalGroup: owners})
+	}
+	return entry, nil
 }
 
 // prepareRegistry declares the ecosystem and makes the registry and its anchor.
@@ -263,6 +297,10 @@ func (s *sandbox) prepareRegistry() error {
 				v.Clients = append(v.Clients, c.ID)
 				m.Subsystems = append(m.Subsystems, c.ID[strings.LastIndexByte(c.ID, '/')+1:])
 			}
+		}
+		if i == 0 {
+			v.Clients = append(v.Clients, sandboxManagement)
+			m.Subsystems = append(m.Subsystems, sandboxManagement[strings.LastIndexByte(sandboxManagement, '/')+1:])
 		}
 		data.Servers, data.Members = append(data.Servers, v), append(data.Members, m)
 	}
@@ -383,5 +421,5 @@ certificationServices:
 timestampingAuthorities:
   - {name: Sandbox TSA, url: {{.Trust}}/tsa, certificate: trust/tsa.pem}
 settings:
-  managementProvider: SANDBOX/GOV/1001/portal
+  managementProvider: ` + sandboxManagement + `
 `
