@@ -270,8 +270,23 @@ func TestChanges(t *testing.T) {
 
 	portal := testnet.ClientID(testnet.Portal)
 	n.Apply(&registry.UnregisterClient{Server: testnet.ServerID(testnet.Server1), Client: portal})
-	refused(t, get(), "server.serverproxy.service_failed.ssl_authentication_failed", "portal")
+	// The provider's server refuses at once; soon the consumer's own notices, too.
+	if code := get().Code; code != "server.serverproxy.service_failed.ssl_authentication_failed" && code != "server.clientproxy.unknown_member" {
+		t.Errorf("code %q", code)
+	}
+	testnet.Eventually(t, func() error {
+		if code := get().Code; code != "server.clientproxy.unknown_member" {
+			return fmt.Errorf("code %q", code)
+		}
+		return nil
+	})
 	n.Apply(&registry.RegisterClient{Server: testnet.ServerID(testnet.Server1), Client: portal})
+	testnet.Eventually(t, func() error {
+		if res := get(); res.Status != http.StatusOK {
+			return fmt.Errorf("code %q", res.Code)
+		}
+		return nil
+	})
 	works(t, n)
 
 	// The provider's certificate is no longer registered: neither direction works.

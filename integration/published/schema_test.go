@@ -110,6 +110,33 @@ func certificate(s string) error {
 	return err
 }
 
+// quirks are what real central servers write against their own schemas, and we
+// never: certificates in PEM inside the base64, profiles of ACME before V4.
+func quirks(elements []element) []element {
+	out := slices.Clone(elements)
+	for i := range out {
+		e := &out[i]
+		e.children = quirks(e.children)
+		if strings.HasSuffix(e.name, "CertificateProfileId") {
+			e.from = 3
+		}
+		if e.name == "cert" {
+			e.check = func(s string) error {
+				b, err := base64.StdEncoding.DecodeString(s)
+				if err != nil {
+					return err
+				}
+				if block, _ := pem.Decode(b); block != nil {
+					b = block.Bytes
+				}
+				_, err = x509.ParseCertificate(b)
+				return err
+			}
+		}
+	}
+	return out
+}
+
 func number(s string) error { _, err := strconv.Atoi(s); return err }
 
 func boolean(s string) error { _, err := strconv.ParseBool(s); return err }
