@@ -349,7 +349,7 @@ func TestReaderReadsCentralServers(t *testing.T) {
 				}
 				n, err := parse(raw)
 				if err == nil {
-					err = validate(n, "conf", l.identifier, version)
+					err = validateChildren(n, quirks(schemas[l.identifier]), version)
 				}
 				if err == nil && l.identifier == "SHARED-PARAMETERS" {
 					err = validateReferences(n, version)
