@@ -92,7 +92,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 			"Security server has no usable authentication certificate: it must be registered, active and have a fresh OCSP response")
 	}
 
-	tun := g.open(ctx, view, servers, req.Service.Owner()) // 3
+	tun := g.open(tunnel.WithIdentity(ctx, &auth.Certificate), view, servers, req.Service.Owner()) // 3
 	defer tun.Abort()
 	enc := message.NewEncoder(tun)
 	tun.header = requestHeader(r, req, enc)

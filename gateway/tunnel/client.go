@@ -173,7 +173,10 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 	if err != nil {
 		return nil, err
 	}
-	cert, err := c.identity(view)
+	cert, chosen := ctx.Value(identityKey{}).(*tls.Certificate)
+	if !chosen {
+		cert, err = c.identity(view)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: own certificate: %w", ErrConnect, err)
 	}
@@ -198,6 +201,14 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 		return nil, err
 	}
 	return resp, nil
+}
+
+type identityKey struct{}
+
+// WithIdentity has [Client.Post] present a certificate: that whose OCSP responses
+// go with the message, also if another has taken its place meanwhile.
+func WithIdentity(ctx context.Context, cert *tls.Certificate) context.Context {
+	return context.WithValue(ctx, identityKey{}, cert)
 }
 
 // acceptable lets pass what can carry a message or a fault.

@@ -465,6 +465,28 @@ func TestOwnCertificateMissing(t *testing.T) {
 	}
 }
 
+// TestWithIdentity: what belongs to a message is not changed under way.
+func TestWithIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	w.publish()
+	b.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !r.TLS.PeerCertificates[0].Equal(a.cert.Leaf) {
+			t.Error("another certificate was presented")
+		}
+		echo(rw, r)
+	}))
+	c := a.tunnel(func(cfg *tunnel.ClientConfig) {
+		cfg.Identity = func(*globalconf.View) (*tls.Certificate, error) { return nil, errors.New("replaced meanwhile") }
+	})
+	resp, err := c.Post(tunnel.WithIdentity(t.Context(), a.cert), a.view.Load(), b.providers(), b.client, http.Header{}, strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
 // cluster makes three servers of one client: b refuses connections, c accepts
 // and is silent, d works.
 func cluster(t *testing.T) (w *world, a, b, c, d *server) {
