@@ -153,6 +153,7 @@ func New(cfg Config) (*API, error) {
 	a.registerCertificates()
 	a.registerRegistration()
 	a.registerClientRequests()
+	a.registerServerRequests()
 	a.registerEnrolments()
 	a.registerClients()
 	a.registerGroups()

@@ -67,6 +67,8 @@ var mayCall = map[string][]string{
 	"unregister-client":         {admin.RoleRegistrationOfficer},
 	"disable-client":            {admin.RoleRegistrationOfficer},
 	"enable-client":             {admin.RoleRegistrationOfficer},
+	"change-address":            {admin.RoleRegistrationOfficer},
+	"set-maintenance":           {admin.RoleRegistrationOfficer},
 	"revoke-access":             {admin.RoleServiceAdministrator},
 	"find-records":              {admin.RoleAuditor},
 	"export-records":            {admin.RoleAuditor},

@@ -174,6 +174,16 @@ func (c *Client) EnableClient(ctx context.Context, client, etag string) (ClientR
 	return post[ClientRequest](ctx, c, path("clients", client, "enable"), etag, nil)
 }
 
+// ChangeAddress has the registry publish another address of the gateway.
+func (c *Client) ChangeAddress(ctx context.Context, n NewAddress) (ServerRequest, error) {
+	return post[ServerRequest](ctx, c, path("server", "address"), "", n)
+}
+
+// SetMaintenance has the registry publish whether the gateway is in maintenance.
+func (c *Client) SetMaintenance(ctx context.Context, n Maintenance) (ServerRequest, error) {
+	return post[ServerRequest](ctx, c, path("server", "maintenance"), "", n)
+}
+
 // ActivateCertificate activates a certificate; the ETag may be empty.
 func (c *Client) ActivateCertificate(ctx context.Context, hash, etag string) (Certificate, error) {
 	return post[Certificate](ctx, c, path("certificates", hash, "activate"), etag, nil)

@@ -358,3 +358,33 @@ func TestUnregisterCertificate(t *testing.T) {
 		t.Errorf("%+v", m.Request)
 	}
 }
+
+func TestServerRequests(t *testing.T) {
+	t.Parallel()
+	w, o, _ := joining(t)
+	w.signing()
+	ctx := t.Context()
+	w.refused(first(w.root.SetMaintenance(ctx, admin.Maintenance{Message: "back"})), 422, guard.CodeInvalid, "during maintenance only")
+	for _, step := range []struct {
+		do            func() (admin.ServerRequest, error)
+		service       request.Service
+		address, text string
+	}{
+		{func() (admin.ServerRequest, error) {
+			return w.root.ChangeAddress(ctx, admin.NewAddress{Address: "ss2.example.org"})
+		}, request.AddressChange, "ss2.example.org", ""},
+		{func() (admin.ServerRequest, error) {
+			return w.root.SetMaintenance(ctx, admin.Maintenance{On: true, Message: "back at 6"})
+		}, request.MaintenanceEnable, "", "back at 6"},
+		{func() (admin.ServerRequest, error) { return w.root.SetMaintenance(ctx, admin.Maintenance{}) }, request.MaintenanceDisable, "", ""},
+	} {
+		if got, err := step.do(); err != nil || got.Request != 7 {
+			t.Fatal(step.service, err)
+		}
+		if _, m := o.last(); m.Request.Service != step.service || m.Request.Address != step.address || m.Request.Text != step.text || m.Signature == nil {
+			t.Errorf("%s: %+v", step.service, m.Request)
+		}
+	}
+	o.say(&request.Fault{Code: request.CodeInternal, Text: "mr_forbidden with statusCode 409: it provides the management services"}, false)
+	w.refused(first(w.root.SetMaintenance(ctx, admin.Maintenance{On: true})), 409, admin.CodeRefusedThere, "it provides the management services")
+}

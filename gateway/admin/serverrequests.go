@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"kontor/registry/management/request"
+)
+
+// NewAddress is where others reach this security server.
+type NewAddress struct {
+	Address string `json:"address" minLength:"1" maxLength:"255" doc:"Host name or IP address"`
+}
+
+// Maintenance says whether this security server is in maintenance mode.
+type Maintenance struct {
+	On      bool   `json:"on"`
+	Message string `json:"message,omitempty" maxLength:"255" doc:"What callers are told; only when it is put on"`
+}
+
+// ServerRequest is a request about this security server that the registry has
+// carried out.
+type ServerRequest struct {
+	Request uint64 `json:"request" doc:"Its number at the registry"`
+}
+
+func (a *API) registerServerRequests() {
+	who := []string{RoleRegistrationOfficer}
+	register(a, operation{id: "change-address", method: http.MethodPost, path: "/server/address",
+		summary: "Have the registry publish another address of this security server", roles: who}, a.changeAddress)
+	register(a, operation{id: "set-maintenance", method: http.MethodPost, path: "/server/maintenance",
+		summary: "Have the registry publish that this security server is in maintenance mode, or is not any more", roles: who}, a.setMaintenance)
+}
+
+func (a *API) changeAddress(ctx context.Context, in *struct{ Body NewAddress }) (*item[ServerRequest], error) {
+	return a.aboutServer(ctx, request.AddressChange, in.Body.Address, "")
+}
+
+func (a *API) setMaintenance(ctx context.Context, in *struct{ Body Maintenance }) (*item[ServerRequest], error) {
+	switch {
+	case in.Body.On:
+		return a.aboutServer(ctx, request.MaintenanceEnable, "", in.Body.Message)
+	case in.Body.Message != "":
+		return nil, invalid("leave it out", "callers are told a message during maintenance only")
+	}
+	return a.aboutServer(ctx, request.MaintenanceDisable, "", "")
+}
+
+// aboutServer asks the registry for something about this security server.
+func (a *API) aboutServer(ctx context.Context, s request.Service, address, text string) (*item[ServerRequest], error) {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	view, err := a.validView()
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.newRequest(view, s)
+	if err != nil {
+		return nil, err
+	}
+	r.Address, r.Text = address, text
+	// One whose answer was lost may be about something else: each is a new one.
+	if err := a.forgetRequest(r); err != nil {
+		return nil, err
+	}
+	number, err := a.manage(ctx, view, r)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, "%s, address %q, message %q, request %d", s, address, text, number)
+	return answer("", ServerRequest{number}), nil
+}
