@@ -109,16 +109,7 @@ again.`,
 			return roles.RunGateway(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})
-	check := withConfig(&cobra.Command{
-		Use: "check", Short: "Check the configuration file and do nothing else", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := load()
-			if err == nil {
-				fmt.Fprintln(c.OutOrStdout(), file+": ok")
-			}
-			return err
-		},
-	})
+	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))
 	backup := backupCommands("gateway", func(file string) (*roles.BackupSet, error) {
 		cfg, err := config.LoadGateway(file)
 		if err != nil {

@@ -115,6 +115,21 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return c
 }
 
+// checkCommand returns the command that reads a configuration file and nothing
+// else. read returns the file's name.
+func checkCommand(read func() (file string, err error)) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check the configuration file and do nothing else", Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			file, err := read()
+			if err == nil {
+				fmt.Fprintln(c.OutOrStdout(), file+": ok")
+			}
+			return err
+		},
+	}
+}
+
 // args wraps a check of positional arguments, so that a failure is one of usage.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {

@@ -81,16 +81,7 @@ and give its configuration anchor to gateways: kontor registry mirror anchor --c
 		},
 	})
 
-	check := withConfig(&cobra.Command{
-		Use: "check", Short: "Check the configuration file and do nothing else", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := load()
-			if err == nil {
-				fmt.Fprintln(c.OutOrStdout(), file+": ok")
-			}
-			return err
-		},
-	})
+	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))
 	return group("mirror", "Configuration proxy: serve another registry's global configuration",
 		initialise, run, anchor, check)
 }

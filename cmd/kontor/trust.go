@@ -159,16 +159,7 @@ func newTrust() *cobra.Command {
 	})
 	outputFlag(list, &output)
 
-	check := withConfig(&cobra.Command{
-		Use: "check", Short: "Check the configuration file and do nothing else", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := load()
-			if err == nil {
-				fmt.Fprintln(c.OutOrStdout(), file+": ok")
-			}
-			return err
-		},
-	})
+	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))
 	backup := backupCommands("trust", func(file string) (*roles.BackupSet, error) {
 		cfg, err := config.LoadTrust(file)
 		if err != nil {
