@@ -33,7 +33,7 @@ integration: build ## tests with real processes and strangers' tools: kill -9, x
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@set -e; for p in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 	  done; done
 
 bench: build ## the Kontor chain on loopback; prints req/s, p50, p99, memory and updates docs/benchmarks.md
