@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +18,17 @@ type Metrics struct {
 	seconds   *prometheus.HistogramVec
 	bytes     *prometheus.CounterVec
 	inFlight  *prometheus.GaugeVec
+	known     map[string]bool // last parts of fault codes, the only ones that become labels
 }
 
 // NewMetrics returns collectors that are not registered yet.
 func NewMetrics() *Metrics {
+	known := map[string]bool{}
+	for _, e := range fault.Table() {
+		known[lastPart(string(e.Code))] = true
+	}
 	return &Metrics{
+		known: known,
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kontor_exchanges_total", Help: "Exchanges ended, by side (client or server proxy) and fault code (empty: none).",
 		}, []string{"side", "fault"}),
@@ -57,7 +62,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) exchange(x *Exchange, took time.Duration) {
-	m.exchanges.WithLabelValues(x.Side, faultLabel(x.Err)).Inc()
+	m.exchanges.WithLabelValues(x.Side, m.faultLabel(x.Err)).Inc()
 	m.seconds.WithLabelValues(x.Side).Observe(took.Seconds())
 	m.bytes.WithLabelValues(x.Side, "request").Add(float64(x.In))
 	m.bytes.WithLabelValues(x.Side, "response").Add(float64(x.Out))
@@ -65,7 +70,7 @@ func (m *Metrics) exchange(x *Exchange, took time.Duration) {
 
 // faultLabel returns the last part of the fault code, if it is one of ours: a
 // peer's own invention must not become a label.
-func faultLabel(err error) string {
+func (m *Metrics) faultLabel(err error) string {
 	f := asFault(err)
 	if f == nil {
 		if err != nil {
@@ -73,9 +78,7 @@ func faultLabel(err error) string {
 		}
 		return ""
 	}
-	if code := lastPart(fault.Normalise(f.Code())); slices.ContainsFunc(fault.Table(), func(e fault.Entry) bool {
-		return lastPart(string(e.Code)) == code
-	}) {
+	if code := lastPart(fault.Normalise(f.Code())); m.known[code] {
 		return code
 	}
 	return "other"
