@@ -33,17 +33,18 @@ func newLog() *cobra.Command {
 		f.BoolVar(&s.Newest, "newest", false, "newest first")
 		return c
 	}
-	times := func() error {
+	// open reads the times of the selection and connects to the gateway.
+	open := func() (*admin.Client, error) {
 		for _, t := range []struct {
 			name, text string
 			to         *time.Time
 		}{{"from", from, &s.From}, {"to", to, &s.To}} {
 			var err error
 			if *t.to, err = parseTime(t.text); err != nil {
-				return usageError{fmt.Errorf("--%s: %w", t.name, err)}
+				return nil, usageError{fmt.Errorf("--%s: %w", t.name, err)}
 			}
 		}
-		return nil
+		return gw.client()
 	}
 
 	var output string
@@ -52,10 +53,7 @@ func newLog() *cobra.Command {
 		Example: "  kontor log find --from 1h --client SANDBOX/GOV/1001/portal",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := times(); err != nil {
-				return err
-			}
-			api, err := gw.client()
+			api, err := open()
 			if err != nil {
 				return err
 			}
@@ -79,10 +77,7 @@ func newLog() *cobra.Command {
 		Example: "  kontor log export --id MESSAGE-ID --out evidence.zip && kontor verify evidence.zip --conf …",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := times(); err != nil {
-				return err
-			}
-			api, err := gw.client()
+			api, err := open()
 			if err != nil {
 				return err
 			}
