@@ -36,18 +36,16 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 
 	body := newIdleBody(w, r, g.limits.Idle)
 	resp, err := g.clientExchange(ctx, x, r, body)
-	if err == nil {
-		defer resp.content.Close()
-		err = g.answerClient(w, r, x, resp) // 9
-	} else {
+	if err != nil {
 		f := fault.At(fault.ClientProxy, err)
 		x.Err = f
-		body.drain(holdBack)
 		g.refuseClient(w, r, f)
+		g.finish(x)
+		body.drain(drainRefused) // closing on unread bytes would take the fault away again
+		return
 	}
-	if err != nil && x.Err == nil {
-		x.Err = err
-	}
+	defer resp.content.Close()
+	x.Err = g.answerClient(w, r, x, resp) // 9
 	g.finish(x)
 }
 
@@ -211,6 +209,8 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 
 // refuseClient sends a fault in the form that the client accepts.
 func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error) {
+	ctl := http.NewResponseController(w)
+	_ = ctl.EnableFullDuplex() // or the server reads on before it lets the fault out
 	contentType, body := f.NegotiateREST(strings.Join(r.Header.Values("Accept"), ","))
 	status := f.HTTPStatus()
 	h := w.Header()
@@ -224,6 +224,7 @@ func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may have gone; the fault is logged anyway
+	_ = ctl.Flush()
 }
 
 // requestHeader returns the transport headers of a request (X-Road: Message

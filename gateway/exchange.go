@@ -93,9 +93,12 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain reads what is left of a request, within bounds: Java security servers
-// write the whole request before they read the answer.
+// drainRefused is how much of a refused request is still read, in bytes.
+const drainRefused = 64 << 20
+
+// drain reads what is left of a request, within bounds of size and time.
 func (b *idleBody) drain(max int64) {
+	b.until = time.Now().Add(b.idle)
 	// Whatever goes wrong here ends the connection, not the exchange: its
 	// fault is already known.
 	_, _ = io.CopyN(io.Discard, b, max)

@@ -15,10 +15,6 @@ import (
 	"kontor/gateway/msglog"
 )
 
-// drainPeer is how much of a refused request is still read, in bytes: Java
-// security servers write their whole request before they read the answer.
-const drainPeer = 64 << 20
-
 // ServeServer answers requests of other security servers (X-Road: Message
 // Transport Protocol). It is the only place that writes to them.
 func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +31,7 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 	if err := g.serverExchange(ctx, x, r, body, out); err != nil {
 		f := fault.At(fault.ServerProxy, err)
 		x.Err = f
-		body.drain(drainPeer)
+		body.drain(drainRefused) // Java security servers write the whole request before they read the answer
 		out.refuse(f)
 	}
 	g.finish(x)
