@@ -39,9 +39,10 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		f := fault.At(fault.ClientProxy, err)
 		x.Err = f
-		g.refuseClient(w, r, f)
+		body.drain(holdBack, drainQuickly) // most are small: their connections stay usable
+		g.refuseClient(w, r, f, body.ended)
 		g.finish(x)
-		body.drain(drainRefused) // closing on unread bytes would take the fault away again
+		body.drain(drainRefused, g.limits.Idle) // closing on unread bytes would take the fault away again
 		return
 	}
 	defer resp.content.Close()
@@ -207,8 +208,9 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 	return err
 }
 
-// refuseClient sends a fault in the form that the client accepts.
-func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error) {
+// refuseClient sends a fault in the form that the client accepts. If the
+// request was not read to its end, no other may follow on its connection.
+func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error, ended bool) {
 	ctl := http.NewResponseController(w)
 	_ = ctl.EnableFullDuplex() // or the server reads on before it lets the fault out
 	contentType, body := f.NegotiateREST(strings.Join(r.Header.Values("Accept"), ","))
@@ -222,6 +224,9 @@ func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.
 	}
 	h["Content-Type"] = []string{contentType}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	if !ended {
+		h["Connection"] = []string{"close"}
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may have gone; the fault is logged anyway
 	_ = ctl.Flush()

@@ -68,13 +68,17 @@ type idleBody struct {
 	ctl   *http.ResponseController
 	idle  time.Duration
 	until time.Time // if set, no read takes longer than that
+	ended bool      // nothing is left to read
+	asked bool      // the sender holds its body back until the first read (RFC 9110, section 10.1.1)
 }
 
 func newIdleBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *idleBody {
-	return &idleBody{body: r.Body, ctl: http.NewResponseController(w), idle: idle}
+	return &idleBody{body: r.Body, ctl: http.NewResponseController(w), idle: idle,
+		ended: r.Body == http.NoBody, asked: r.Header.Get("Expect") != ""}
 }
 
 func (b *idleBody) Read(p []byte) (int, error) {
+	b.asked = false
 	deadline := time.Now().Add(b.idle)
 	if !b.until.IsZero() && b.until.Before(deadline) {
 		deadline = b.until
@@ -84,6 +88,7 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	if err == io.EOF {
+		b.ended = true
 		// The server now watches the connection for a hang-up; that read must
 		// not time out while the exchange goes on.
 		if e := b.ctl.SetReadDeadline(time.Time{}); e != nil {
@@ -93,12 +98,17 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drainRefused is how much of a refused request is still read, in bytes.
-const drainRefused = 64 << 20
+const (
+	drainRefused = 64 << 20    // how much of a refused request is still read, in bytes
+	drainQuickly = time.Second // how long a fault waits for a small request to end
+)
 
 // drain reads what is left of a request, within bounds of size and time.
-func (b *idleBody) drain(max int64) {
-	b.until = time.Now().Add(b.idle)
+func (b *idleBody) drain(max int64, wait time.Duration) {
+	if b.ended || b.asked {
+		return
+	}
+	b.until = time.Now().Add(wait)
 	// Whatever goes wrong here ends the connection, not the exchange: its
 	// fault is already known.
 	_, _ = io.CopyN(io.Discard, b, max)

@@ -31,7 +31,7 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 	if err := g.serverExchange(ctx, x, r, body, out); err != nil {
 		f := fault.At(fault.ServerProxy, err)
 		x.Err = f
-		body.drain(drainRefused) // Java security servers write the whole request before they read the answer
+		body.drain(drainRefused, g.limits.Idle) // Java security servers write the whole request before they read the answer
 		out.refuse(f)
 	}
 	g.finish(x)

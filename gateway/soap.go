@@ -147,7 +147,7 @@ func (g *Gateway) answerSOAP(w http.ResponseWriter, r *http.Request, x *Exchange
 	}
 	if err != nil {
 		f := fault.At(fault.ClientProxy, bodyFault(err))
-		g.refuseClient(w, r, f)
+		g.refuseClient(w, r, f, true)
 		return f
 	}
 	defer content.Close()
