@@ -48,6 +48,8 @@ type Config struct {
 	Spool    *message.Spool
 	Verifier *asic.Verifier
 
+	Builtins []Builtin // services that the security server itself provides
+
 	Limits  Limits
 	Metrics *Metrics         // nil: none are kept
 	Logger  *zap.Logger      // nil: nothing is logged
@@ -103,6 +105,7 @@ type Gateway struct {
 	metrics  *Metrics
 	logger   *zap.Logger
 	now      func() time.Time
+	builtins builtins
 
 	services serviceClients
 	client   chan struct{} // slots of exchanges under way as client proxy
@@ -125,11 +128,15 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics()
 	}
+	provided, err := newBuiltins(cfg.Builtins)
+	if err != nil {
+		return nil, err
+	}
 	limits := cfg.Limits.withDefaults()
 	return &Gateway{
 		server: cfg.Server, view: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
-		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now,
+		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided,
 		client:   make(chan struct{}, limits.Exchanges),
 		provider: make(chan struct{}, limits.Exchanges),
 	}, nil

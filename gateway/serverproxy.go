@@ -98,7 +98,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return fault.Wrap(signatureCode(err), err, "The request of %s is not signed as it must be: %v", req.Client.LogString(), err)
 	}
 
-	service, err := g.authorise(view, req) // 5
+	target, err := g.authorise(view, req, x.Peer) // 5
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 
 	enc := message.NewEncoder(out) // 7
 	out.begin(enc)
-	answer, err := g.call(ctx, service, req, r.Header, msg.content)
+	answer, err := g.call(ctx, target, req, r.Header, msg.content)
 	if err != nil {
 		return err
 	}

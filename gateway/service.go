@@ -23,11 +23,21 @@ import (
 )
 
 // authorise finds the service and the right to call it.
-func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serverconf.Service, error) {
+func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id.SecurityServer) (*target, error) {
 	conf := g.conf.Conf()
+	own := g.builtins.of(req, g.server.Owner())
 	owner, ok := conf.Client(req.Service.Owner())
-	if !ok || owner.Status != serverconf.Registered {
+	if own != nil && own.OwnerOnly {
+		ok = true // the server's owner need not be its client
+	} else if ok {
+		ok = owner.Registered()
+	}
+	if !ok {
 		return nil, fault.New(fault.UnknownMember.In(fault.ServiceFailed), "Client '%s' not found", req.Service.Owner().LogString())
+	}
+	if own != nil {
+		call := &Call{View: view, Conf: conf, Server: g.server, Peer: peer, Request: req}
+		return &target{builtin: own, call: call}, own.authorise(call)
 	}
 	service, ok := conf.Service(req.Service)
 	if !ok {
@@ -48,20 +58,23 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request) (*serve
 	if service.DisabledNotice != nil {
 		return nil, fault.New(fault.ServiceDisabled, "Service %s is disabled: %s", req.Service.LogString(), *service.DisabledNotice)
 	}
-	return service, nil
+	return &target{service: service}, nil
 }
 
 // call asks the service. The request is the one that was authorised, byte for
 // byte, and redirects are answers like any other. from is the transport header
 // of the peer.
-func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.Request, from http.Header, content message.Content) (*http.Response, error) {
-	target, err := serviceURL(s.URL, req)
-	if err != nil {
-		return nil, err
-	}
+func (g *Gateway) call(ctx context.Context, t *target, req *message.Request, from http.Header, content message.Content) (_ *http.Response, err error) {
 	out := &http.Request{
-		URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": nil}, // nil: none is added
+	}
+	s := t.service
+	if s != nil {
+		if out.URL, err = serviceURL(s.URL, req); err != nil {
+			return nil, err
+		}
+		out.Host = out.URL.Host
 	}
 	if req.SOAP != nil {
 		err = soapCall(out, req, from, content)
@@ -70,6 +83,9 @@ func (g *Gateway) call(ctx context.Context, s *serverconf.Service, req *message.
 	}
 	if err != nil {
 		return nil, err
+	}
+	if s == nil {
+		return g.answerSelf(ctx, t, out)
 	}
 	ctx, patience := newPatience(ctx)
 	patience.wait(s.Timeout)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -58,6 +59,7 @@ type marks struct {
 	algorithmID [2]int // an attribute of that name among them
 	id          [2]int // the id element
 	hash        [2]int // the requestHash element
+	body        [2]int // the content of the body
 }
 
 var scanners = sync.Pool{New: func() any { return new(envelopeReader) }}
@@ -213,8 +215,10 @@ func (r *envelopeReader) part() bool {
 			f.bodyElements++
 			return r.skip()
 		}
-		f.body = true
-		return r.children("the body", r.bodyElement)
+		f.body, f.marks.body[0] = true, r.to
+		ok := r.children("the body", r.bodyElement)
+		f.marks.body[1] = r.from
+		return ok
 	case string(r.space()) == nsEnvelope:
 		r.wrong(ErrSOAP, "unknown element in the envelope")
 	}
@@ -498,6 +502,14 @@ func (e *Envelope) WithRequestHash(hash string) []byte {
 	b = append(append(b, algorithm...), hash...)
 	b = append(append(append(b, "</"...), prefix...), "requestHash>"...)
 	return e.appendWithoutHash(b, m.id[1], len(e.raw))
+}
+
+// WithBody returns the envelope with another content of its body, which must
+// declare the namespaces of its prefixes. No other byte is changed, so that the
+// envelope of a request becomes that of its answer.
+func (e *Envelope) WithBody(content []byte) []byte {
+	m := &e.marks
+	return slices.Concat(e.raw[:m.body[0]], content, e.raw[m.body[1]:])
 }
 
 // appendWithoutHash appends raw[from:to] but for the requestHash element, which

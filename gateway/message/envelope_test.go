@@ -313,6 +313,21 @@ func TestWithRequestHash(t *testing.T) {
 	}
 }
 
+func TestWithBody(t *testing.T) {
+	t.Parallel()
+	for _, doc := range []string{soapExample, "\ufeff" + soapExample} {
+		e := readEnvelope(t, doc)
+		answer := string(e.WithBody([]byte(`<r:getRandomResponse xmlns:r="urn:r">&amp;</r:getRandomResponse>`)))
+		if got := readEnvelope(t, answer); got.BodyName != "getRandomResponse" || got.ID != e.ID || got.Client != e.Client || got.Service != e.Service {
+			t.Errorf("the answer reads %+v", got)
+		}
+		head, _, _ := strings.Cut(doc, "<SOAP-ENV:Body>")
+		if !strings.HasPrefix(answer, head+"<SOAP-ENV:Body><r:getRandomResponse") || !strings.HasSuffix(answer, "</r:getRandomResponse></SOAP-ENV:Body>\n"+soapEnd) {
+			t.Errorf("more than the content of the body changed:\n%s", answer)
+		}
+	}
+}
+
 func TestEnvelopeHash(t *testing.T) {
 	t.Parallel()
 	sum := sha512.Sum512([]byte("\uFEFF<a/>"))
