@@ -226,8 +226,8 @@ func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
 				if service.Owner() != client {
 					continue
 				}
-				entry.Services = append(entry.Services, serverconf.ServiceEntry{
-					Code: service.Code(), Type: v.kind, URL: "http://" + sampleAddr + v.path})
+				entry.Descriptions = append(entry.Descriptions, serverconf.DescriptionEntry{Type: v.kind,
+					Services: []serverconf.ServiceEntry{{Code: service.Code(), URL: "http://" + sampleAddr + v.path}}})
 				for _, a := range sandboxClients {
 					if !a.Allowed {
 						continue
@@ -262,14 +262,16 @@ func managementEntry() (serverconf.ClientEntry, error) {
 		return serverconf.ClientEntry{}, err
 	}
 	entry := serverconf.ClientEntry{ID: provider, Status: serverconf.Registered, Connection: serverconf.HTTP}
+	services := serverconf.DescriptionEntry{Type: serverconf.WSDL, URL: "http://" + registryAddr + management.WSDLPath}
 	for _, v := range request.Services() {
 		if v == request.AuthCertReg { // which is called directly
 			continue
 		}
-		entry.Services = append(entry.Services, serverconf.ServiceEntry{Code: string(v), Type: serverconf.WSDL,
-			URL: "https://" + registryInternal + management.ManagePath + "/", Description: "http://" + registryAddr + management.WSDLPath, VerifyTLS: new(bool)})
+		services.Services = append(services.Services, serverconf.ServiceEntry{Code: string(v),
+			URL: "https://" + registryInternal + management.ManagePath + "/", VerifyTLS: new(bool)})
 		entry.Access = append(entry.Access, serverconf.AccessEntry{Service: string(v), GlobalGroup: owners})
 	}
+	entry.Descriptions = append(entry.Descriptions, services)
 	return entry, nil
 }
 

@@ -255,7 +255,7 @@ func (a *API) grant(ctx context.Context, in *struct {
 	}
 	var name string
 	err = a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
-		if !slices.ContainsFunc(c.Services, func(s serverconf.ServiceEntry) bool { return s.Code == e.Service }) {
+		if !offers(c, e.Service) {
 			return noService(c.ID, e.Service)
 		}
 		if e.Group != "" && !slices.ContainsFunc(c.Groups, func(g serverconf.GroupEntry) bool { return g.Code == e.Group }) {

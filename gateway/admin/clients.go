@@ -337,8 +337,8 @@ func (a *API) deleteClient(ctx context.Context, in *struct {
 			return inUse("have its registration removed there first (kontor client unregister)", "the registry lists %s for this security server", c)
 		case view == nil && e.Status != serverconf.Saved && e.Status != "":
 			return noView()
-		case len(e.Services) > 0:
-			return inUse("delete them first (kontor service delete)", "%s has %d services", c, len(e.Services))
+		case len(e.Descriptions) > 0:
+			return inUse("delete them first (kontor service delete)", "%s has %d services", c, services(e))
 		}
 		note(ctx, "delete client %s, status %s", c, e.Status)
 		m.Clients = slices.DeleteFunc(m.Clients, func(e serverconf.ClientEntry) bool { return e.ID == c })

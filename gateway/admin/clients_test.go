@@ -227,9 +227,8 @@ func TestVersions(t *testing.T) {
 	w := newWorld(t)
 	v1, v2 := "v1", "v2"
 	err := w.conf.Update(func(m *serverconf.Model) error {
-		m.Clients[1].Services = append(m.Clients[1].Services,
-			serverconf.ServiceEntry{Code: "soap", Version: &v1, Type: serverconf.WSDL, URL: "http://x"},
-			serverconf.ServiceEntry{Code: "soap", Version: &v2, Type: serverconf.WSDL, URL: "http://x"})
+		m.Clients[1].Descriptions = append(m.Clients[1].Descriptions, serverconf.DescriptionEntry{Type: serverconf.WSDL,
+			Services: []serverconf.ServiceEntry{{Code: "soap", Version: &v1, URL: "http://x"}, {Code: "soap", Version: &v2, URL: "http://x"}}})
 		return nil
 	})
 	if err != nil {
@@ -336,8 +335,9 @@ func TestExplainsAccess(t *testing.T) {
 	err := w.conf.Update(func(m *serverconf.Model) error {
 		e := &m.Clients[1]
 		e.Groups = []serverconf.GroupEntry{{Code: "partners", Members: []id.Client{client(t, consumer)}}}
-		e.Services = append(e.Services, serverconf.ServiceEntry{Code: "closed", Type: serverconf.REST, URL: "http://x", Disabled: &notice},
-			serverconf.ServiceEntry{Code: "nobody", Type: serverconf.REST, URL: "http://x"})
+		e.Descriptions = append(e.Descriptions,
+			serverconf.DescriptionEntry{Type: serverconf.REST, Disabled: &notice, Services: []serverconf.ServiceEntry{{Code: "closed", URL: "http://x"}}},
+			serverconf.DescriptionEntry{Type: serverconf.REST, Services: []serverconf.ServiceEntry{{Code: "nobody", URL: "http://x"}}})
 		e.Access = []serverconf.AccessEntry{
 			{Service: "persons", Client: client(t, portal), Method: "GET", Path: "/a/*"},
 			{Service: "persons", Client: client(t, portal), Method: "GET", Path: "/old/**", Expires: w.real().Add(-time.Hour)},

@@ -76,20 +76,41 @@ func serviceName(s id.Service) string {
 	return s.Code()
 }
 
-// in finds a service of a client by its name.
-func (p ServicePath) in(e *serverconf.ClientEntry) (*serverconf.ServiceEntry, error) {
+// in finds a service of a client by its name, and its description.
+func (p ServicePath) in(e *serverconf.ClientEntry) (*serverconf.DescriptionEntry, *serverconf.ServiceEntry, error) {
 	name := slashes(p.Service)
-	for i := range e.Services {
-		s := &e.Services[i]
-		have := s.Code
-		if s.Version != nil {
-			have += "/" + *s.Version
-		}
-		if have == name {
-			return s, nil
+	for i := range e.Descriptions {
+		d := &e.Descriptions[i]
+		for j := range d.Services {
+			if s := &d.Services[j]; entryName(s) == name {
+				return d, s, nil
+			}
 		}
 	}
-	return nil, noService(e.ID, name)
+	return nil, nil, noService(e.ID, name)
+}
+
+func entryName(s *serverconf.ServiceEntry) string {
+	if s.Version != nil {
+		return s.Code + "/" + *s.Version
+	}
+	return s.Code
+}
+
+// offers tells whether a client has a service of that code.
+func offers(e *serverconf.ClientEntry, code string) bool {
+	return slices.ContainsFunc(e.Descriptions, func(d serverconf.DescriptionEntry) bool {
+		return slices.ContainsFunc(d.Services, func(s serverconf.ServiceEntry) bool { return s.Code == code })
+	})
+}
+
+// services counts the services of a client.
+func services(e *serverconf.ClientEntry) int {
+	n := 0
+	for _, d := range e.Descriptions {
+		n += len(d.Services)
+	}
+	return n
 }
 
 func noService(c id.Client, name string) error {
@@ -97,7 +118,7 @@ func noService(c id.Client, name string) error {
 }
 
 func service(s *serverconf.Service) Service {
-	v := Service{ID: s.ID.String(), Client: s.Owner.ID.String(), Name: serviceName(s.ID), Type: s.Type, URL: s.URL, Description: s.Description,
+	v := Service{ID: s.ID.String(), Client: s.Owner.ID.String(), Name: serviceName(s.ID), Type: s.Type, URL: s.URL, Description: s.Description.URL,
 		Timeout: s.Timeout.String(), VerifyTLS: s.VerifyTLS, Enabled: s.DisabledNotice == nil, Endpoints: s.Endpoints, Rights: len(s.Rights)}
 	if s.DisabledNotice != nil {
 		v.Notice = *s.DisabledNotice
@@ -184,7 +205,8 @@ func (a *API) addService(ctx context.Context, in *struct {
 	ClientPath
 	Body NewService
 }) (*item[Service], error) {
-	e := serverconf.ServiceEntry{Code: in.Body.Code, Type: serverconf.REST, URL: in.Body.URL, VerifyTLS: in.Body.VerifyTLS}
+	e := serverconf.ServiceEntry{Code: in.Body.Code, URL: in.Body.URL, VerifyTLS: in.Body.VerifyTLS}
+	d := serverconf.DescriptionEntry{Type: serverconf.REST}
 	if err := id.CheckCharacters(in.Body.Code); err != nil {
 		return nil, invalid("use other characters", "code: %v", err)
 	}
@@ -195,13 +217,14 @@ func (a *API) addService(ctx context.Context, in *struct {
 		}
 	}
 	if in.Body.Enabled != nil && !*in.Body.Enabled {
-		e.Disabled = &in.Body.Notice
+		d.Disabled = &in.Body.Notice
 	}
 	err := a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
-		if slices.ContainsFunc(c.Services, func(s serverconf.ServiceEntry) bool { return s.Code == e.Code }) {
+		if offers(c, e.Code) {
 			return exists("change it (kontor service change)", "client %s has a service %q already", c.ID, e.Code)
 		}
-		c.Services = append(c.Services, e)
+		d.Services = []serverconf.ServiceEntry{e}
+		c.Descriptions = append(c.Descriptions, d)
 		note(ctx, "client %s: add REST service %s at %s", c.ID, e.Code, e.URL)
 		return nil
 	})
@@ -226,11 +249,11 @@ func (a *API) changeService(ctx context.Context, in *struct {
 		if err := in.check(serviceTag(now)); err != nil {
 			return err
 		}
-		s, err := in.ServicePath.in(c)
+		d, s, err := in.ServicePath.in(c)
 		if err != nil {
 			return err
 		}
-		return in.Body.apply(ctx, c.ID, s)
+		return in.Body.apply(ctx, c.ID, d, s)
 	})
 	if err != nil {
 		return nil, err
@@ -238,7 +261,7 @@ func (a *API) changeService(ctx context.Context, in *struct {
 	return a.showService(in.ServicePath)
 }
 
-func (b *ServiceChange) apply(ctx context.Context, c id.Client, s *serverconf.ServiceEntry) error {
+func (b *ServiceChange) apply(ctx context.Context, c id.Client, d *serverconf.DescriptionEntry, s *serverconf.ServiceEntry) error {
 	if b.URL != nil {
 		note(ctx, "service %s of %s is at %s, before at %s", s.Code, c, *b.URL, s.URL)
 		s.URL = *b.URL
@@ -255,23 +278,23 @@ func (b *ServiceChange) apply(ctx context.Context, c id.Client, s *serverconf.Se
 		note(ctx, "service %s of %s: TLS verification %t", s.Code, c, *b.VerifyTLS)
 		s.VerifyTLS = b.VerifyTLS
 	}
-	enabled := s.Disabled == nil
+	enabled := d.Disabled == nil
 	if b.Enabled != nil {
 		enabled = *b.Enabled
 	}
 	switch {
 	case enabled && b.Notice != nil && *b.Notice != "":
 		return invalid("leave the notice out, or disable the service", "callers of an enabled service are told nothing")
-	case enabled && s.Disabled != nil:
+	case enabled && d.Disabled != nil:
 		note(ctx, "enable service %s of %s", s.Code, c)
-		s.Disabled = nil
-	case !enabled && (s.Disabled == nil || b.Notice != nil):
+		d.Disabled = nil
+	case !enabled && (d.Disabled == nil || b.Notice != nil):
 		notice := ""
 		if b.Notice != nil {
 			notice = *b.Notice
 		}
 		note(ctx, "disable service %s of %s: %q", s.Code, c, notice)
-		s.Disabled = &notice
+		d.Disabled = &notice
 	}
 	return nil
 }
@@ -288,16 +311,15 @@ func (a *API) deleteService(ctx context.Context, in *struct {
 		if err := in.check(serviceTag(now)); err != nil {
 			return err
 		}
-		s, err := in.ServicePath.in(c)
+		d, s, err := in.ServicePath.in(c)
 		if err != nil {
 			return err
 		}
-		code := s.Code
-		c.Services = slices.DeleteFunc(c.Services, func(v serverconf.ServiceEntry) bool {
-			return v.Code == code && (v.Version == nil) == (s.Version == nil) && (v.Version == nil || *v.Version == *s.Version)
-		})
+		code, name := s.Code, entryName(s)
+		d.Services = slices.DeleteFunc(d.Services, func(v serverconf.ServiceEntry) bool { return entryName(&v) == name })
+		c.Descriptions = slices.DeleteFunc(c.Descriptions, func(d serverconf.DescriptionEntry) bool { return len(d.Services) == 0 })
 		note(ctx, "delete service %s of %s", slashes(in.Service), c.ID)
-		if slices.ContainsFunc(c.Services, func(v serverconf.ServiceEntry) bool { return v.Code == code }) {
+		if offers(c, code) {
 			return nil // rights are those of all versions
 		}
 		c.Access = slices.DeleteFunc(c.Access, func(r serverconf.AccessEntry) bool {

@@ -164,8 +164,8 @@ func newWorldWith(t testing.TB, token *pki.Token) *world {
 		Clients: []serverconf.ClientEntry{
 			{ID: client(t, "DEV/GOV/1001/portal"), Status: serverconf.Registered, Connection: serverconf.HTTP},
 			{ID: client(t, "DEV/GOV/1001/population"), Status: serverconf.Registered, Connection: serverconf.HTTP,
-				Services: []serverconf.ServiceEntry{{Code: "persons", Type: serverconf.REST, URL: "http://backend.test/persons"}},
-				Access:   []serverconf.AccessEntry{{Service: "persons", Client: client(t, "DEV/GOV/1001/portal")}}},
+				Descriptions: []serverconf.DescriptionEntry{{Type: serverconf.REST, Services: []serverconf.ServiceEntry{{Code: "persons", URL: "http://backend.test/persons"}}}},
+				Access:       []serverconf.AccessEntry{{Service: "persons", Client: client(t, "DEV/GOV/1001/portal")}}},
 		}}))
 	w.secret = check[string](t)(guard.CreateKeys(filepath.Join(w.dir, "keys.json"), "root", admin.RoleSystemAdministrator))
 	apiKeys := check[*guard.Keys](t)(guard.LoadKeys(filepath.Join(w.dir, "keys.json"), admin.Roles()...))

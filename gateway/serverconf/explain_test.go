@@ -29,7 +29,7 @@ func TestExplainAgreesWithAuthorise(t *testing.T) {
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
-		m := &serverconf.Model{Clients: []serverconf.ClientEntry{{ID: owner, Services: []serverconf.ServiceEntry{{Code: "x", Type: serverconf.REST, URL: "http://x"}}}}}
+		m := &serverconf.Model{Clients: []serverconf.ClientEntry{{ID: owner, Descriptions: []serverconf.DescriptionEntry{{Type: serverconf.REST, Services: []serverconf.ServiceEntry{{Code: "x", URL: "http://x"}}}}}}}
 		e := &m.Clients[0]
 		for _, g := range groups {
 			e.Groups = append(e.Groups, serverconf.GroupEntry{Code: g, Members: rapid.SliceOfDistinct(rapid.SampledFrom(clients), func(c id.Client) id.Client { return c }).Draw(t, "members")})

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ const (
 	// maxFile bounds what is read into memory; 100 services and 1,000 rights
 	// are about 100 KB.
 	maxFile = 64 << 20
+	// MaxDocument bounds a service description, in bytes; X-Road's own
+	// documents have some ten thousand.
+	MaxDocument = 8 << 20
 )
 
 // Model is the configuration file. Identifiers stand in their REST form, as in
@@ -40,13 +44,13 @@ type Model struct {
 
 // ClientEntry describes a client of this security server.
 type ClientEntry struct {
-	ID           id.Client      `yaml:"id"`
-	Status       string         `yaml:"status,omitempty"`     // default: saved
-	Connection   ConnectionType `yaml:"connection,omitempty"` // default: https
-	Certificates []Certificate  `yaml:"certificates,omitempty"`
-	Groups       []GroupEntry   `yaml:"groups,omitempty"`
-	Services     []ServiceEntry `yaml:"services,omitempty"`
-	Access       []AccessEntry  `yaml:"access,omitempty"`
+	ID           id.Client          `yaml:"id"`
+	Status       string             `yaml:"status,omitempty"`     // default: saved
+	Connection   ConnectionType     `yaml:"connection,omitempty"` // default: https
+	Certificates []Certificate      `yaml:"certificates,omitempty"`
+	Groups       []GroupEntry       `yaml:"groups,omitempty"`
+	Descriptions []DescriptionEntry `yaml:"descriptions,omitempty"`
+	Access       []AccessEntry      `yaml:"access,omitempty"`
 }
 
 // GroupEntry describes a local group.
@@ -56,17 +60,34 @@ type GroupEntry struct {
 	Members     []id.Client `yaml:"members,omitempty"`
 }
 
+// DescriptionEntry is a service description: services that are added, refreshed,
+// enabled and disabled together, and the document that describes them. One of
+// type REST or OPENAPI3 has one service. The document is at a URL or in a file;
+// services of type REST have none, others may do without.
+type DescriptionEntry struct {
+	Type      string         `yaml:"type"`                // REST, OPENAPI3 or WSDL
+	URL       string         `yaml:"url,omitempty"`       // of the document
+	File      string         `yaml:"file,omitempty"`      // with the document, relative to the folder of this file
+	Refreshed time.Time      `yaml:"refreshed,omitempty"` // when the document was last read
+	Disabled  *string        `yaml:"disabled,omitempty"`  // present: disabled, with this notice
+	Services  []ServiceEntry `yaml:"services"`
+}
+
 // ServiceEntry describes a service.
 type ServiceEntry struct {
-	Code        string        `yaml:"code"`
-	Version     *string       `yaml:"version,omitempty"` // WSDL services only
-	Type        string        `yaml:"type"`              // REST, OPENAPI3 or WSDL
-	URL         string        `yaml:"url"`
-	Description string        `yaml:"description,omitempty"` // URL of the WSDL or OpenAPI document
-	Timeout     time.Duration `yaml:"timeout,omitempty"`     // default: 60 s
-	VerifyTLS   *bool         `yaml:"verify_tls,omitempty"`  // default: true
-	Disabled    *string       `yaml:"disabled,omitempty"`    // present: disabled, with this notice
-	Endpoints   []Endpoint    `yaml:"endpoints,omitempty"`
+	Code      string          `yaml:"code"`
+	Version   *string         `yaml:"version,omitempty"` // WSDL services only
+	Title     string          `yaml:"title,omitempty"`
+	URL       string          `yaml:"url"`
+	Timeout   time.Duration   `yaml:"timeout,omitempty"`    // default: 60 s
+	VerifyTLS *bool           `yaml:"verify_tls,omitempty"` // default: true
+	Endpoints []EndpointEntry `yaml:"endpoints,omitempty"`
+}
+
+// EndpointEntry is an endpoint in the file.
+type EndpointEntry struct {
+	Endpoint  `yaml:",inline"`
+	Generated bool `yaml:"generated,omitempty"` // from the document; a refresh may remove it
 }
 
 // AccessEntry grants a right: exactly one of Client, Group and GlobalGroup may
@@ -107,21 +128,58 @@ func (c *Certificate) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// file is what is read: services may also stand directly in their client. They
+// are taken for descriptions, and written as such.
+type file struct {
+	Clients []struct {
+		ClientEntry `yaml:",inline"`
+		Services    []plainService `yaml:"services"`
+	} `yaml:"clients"`
+}
+
+// plainService is a service that stands directly in its client.
+type plainService struct {
+	ServiceEntry `yaml:",inline"`
+	Type         string  `yaml:"type"`
+	Description  string  `yaml:"description"` // URL of the document
+	Disabled     *string `yaml:"disabled"`
+}
+
 // decode reads a file strictly: one document, no unknown keys.
 func decode(b []byte) (*Model, error) {
-	var m Model
+	var f file
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
-	switch err := dec.Decode(&m); {
+	switch err := dec.Decode(&f); {
 	case errors.Is(err, io.EOF):
-		return &m, nil // empty, or comments only
+		return &Model{}, nil // empty, or comments only
 	case err != nil:
 		return nil, err
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file must hold one YAML document")
 	}
-	return &m, nil
+	m := new(Model)
+	for _, c := range f.Clients {
+		for _, s := range c.Services {
+			c.describe(s)
+		}
+		m.Clients = append(m.Clients, c.ClientEntry)
+	}
+	return m, nil
+}
+
+// describe adds a service that stood directly in the client: SOAP services of
+// one document to its description, each other service to one of its own.
+func (e *ClientEntry) describe(s plainService) {
+	same := func(d DescriptionEntry) bool {
+		return d.Type == WSDL && s.Type == WSDL && d.URL == s.Description && (d.Disabled == nil) == (s.Disabled == nil) && (d.Disabled == nil || *d.Disabled == *s.Disabled)
+	}
+	if i := slices.IndexFunc(e.Descriptions, same); i >= 0 && s.Description != "" {
+		e.Descriptions[i].Services = append(e.Descriptions[i].Services, s.ServiceEntry)
+		return
+	}
+	e.Descriptions = append(e.Descriptions, DescriptionEntry{Type: s.Type, URL: s.Description, Disabled: s.Disabled, Services: []ServiceEntry{s.ServiceEntry}})
 }
 
 func encode(m *Model) ([]byte, error) {
@@ -219,16 +277,57 @@ func compileClient(e *ClientEntry, where string, bad *findings) *Client {
 		groups[g.Code] = group
 		client.Groups = append(client.Groups, group)
 	}
-	for i := range e.Services {
-		if s := compileService(client, &e.Services[i], where, bad); s != nil {
-			client.Services = append(client.Services, s)
-		}
+	for i := range e.Descriptions {
+		compileDescription(client, &e.Descriptions[i], where, bad)
 	}
 	compileAccess(client, e.Access, groups, where, bad)
 	return client
 }
 
-func compileService(owner *Client, e *ServiceEntry, where string, bad *findings) *Service {
+// compileDescription adds a description and its services to their client.
+func compileDescription(owner *Client, e *DescriptionEntry, where string, bad *findings) {
+	d := &Description{Type: e.Type, URL: e.URL, File: e.File, Refreshed: e.Refreshed, Owner: owner}
+	if e.Disabled != nil {
+		notice := *e.Disabled
+		d.DisabledNotice = &notice
+	}
+	here := fmt.Sprintf("%s: descriptions[%d]", where, len(owner.Descriptions))
+	switch known := e.Type == REST || e.Type == OpenAPI3 || e.Type == WSDL; {
+	case !known && len(e.Services) == 1:
+		here = where + ": service " + e.Services[0].Code
+		fallthrough
+	case !known:
+		bad.add(here, "type %q is none of: %s, %s, %s", e.Type, REST, OpenAPI3, WSDL)
+	case len(e.Services) == 0:
+		bad.add(here, "it has no services")
+	case e.Type != WSDL && len(e.Services) > 1:
+		bad.add(here, "a description of type %s has one service, not %d", e.Type, len(e.Services))
+	case e.Type == REST && (e.URL != "" || e.File != ""):
+		bad.add(here, "services of type REST have no document")
+	case e.URL != "" && e.File != "":
+		bad.add(here, "a document is at a URL or in a file, not both")
+	case e.File != "" && !filepath.IsLocal(e.File):
+		bad.add(here, "file %q must lie below the folder of this file", e.File)
+	}
+	if e.URL != "" {
+		if err := checkURL(e.URL, true); err != nil {
+			bad.add(here, "url of the document: %w", err)
+		}
+	}
+	for i := range e.Services {
+		if s := compileService(d, &e.Services[i], where, bad); s != nil {
+			d.Services = append(d.Services, s)
+			owner.Services = append(owner.Services, s)
+		}
+	}
+	if slices.ContainsFunc(owner.Descriptions, func(o *Description) bool { return len(o.Services) > 0 && len(d.Services) > 0 && o.ID() == d.ID() }) {
+		bad.add(here, "the document stands in the file twice")
+	}
+	owner.Descriptions = append(owner.Descriptions, d)
+}
+
+func compileService(d *Description, e *ServiceEntry, where string, bad *findings) *Service {
+	owner := d.Owner
 	name, err := id.NewService(owner.ID, e.Code)
 	if err == nil && e.Version != nil {
 		name, err = id.NewServiceVersion(owner.ID, e.Code, *e.Version)
@@ -238,17 +337,19 @@ func compileService(owner *Client, e *ServiceEntry, where string, bad *findings)
 		return nil
 	}
 	where += ": service " + name.Code()
-	if slices.ContainsFunc(owner.Services, func(s *Service) bool { return s.ID == name }) {
-		bad.add(where, "stands in the file twice")
-		return nil
+	for _, s := range owner.Services {
+		switch {
+		case s.ID == name:
+			bad.add(where, "stands in the file twice")
+			return nil
+		case s.ID.Code() == name.Code() && s.Type != d.Type:
+			bad.add(where, "is of type %s and of type %s; rights are to all services of one code", s.Type, d.Type)
+			return nil
+		}
 	}
 	s := &Service{
-		ID: name, Type: e.Type, URL: e.URL, Description: e.Description, Timeout: e.Timeout,
-		VerifyTLS: e.VerifyTLS == nil || *e.VerifyTLS, Endpoints: slices.Clone(e.Endpoints), Owner: owner,
-	}
-	if e.Disabled != nil {
-		notice := *e.Disabled
-		s.DisabledNotice = &notice
+		ID: name, Type: d.Type, Title: e.Title, URL: e.URL, Description: d, Timeout: e.Timeout,
+		VerifyTLS: e.VerifyTLS == nil || *e.VerifyTLS, DisabledNotice: d.DisabledNotice, Owner: owner,
 	}
 	switch s.Type {
 	case REST, OpenAPI3:
@@ -262,16 +363,9 @@ func compileService(owner *Client, e *ServiceEntry, where string, bad *findings)
 		if len(e.Endpoints) > 0 {
 			bad.add(where, "a SOAP service has no endpoints")
 		}
-	default:
-		bad.add(where, "type %q is none of: %s, %s, %s", e.Type, REST, OpenAPI3, WSDL)
 	}
 	if err := checkURL(e.URL, s.Type == WSDL); err != nil {
 		bad.add(where, "url: %w", err)
-	}
-	if e.Description != "" {
-		if err := checkURL(e.Description, true); err != nil {
-			bad.add(where, "description: %w", err)
-		}
 	}
 	switch {
 	case s.Timeout == 0:
@@ -279,13 +373,14 @@ func compileService(owner *Client, e *ServiceEntry, where string, bad *findings)
 	case s.Timeout < 0 || s.Timeout > maxTimeout:
 		bad.add(where, "timeout must be between 0 and %s", maxTimeout)
 	}
-	for i, endpoint := range s.Endpoints {
-		if err := checkEndpoint(endpoint); err != nil {
+	for i, endpoint := range e.Endpoints {
+		if err := checkEndpoint(endpoint.Endpoint); err != nil {
 			bad.add(where, "endpoints[%d]: %w", i, err)
 		}
-		if slices.Contains(s.Endpoints[:i], endpoint) {
+		if slices.Contains(s.Endpoints, endpoint.Endpoint) {
 			bad.add(where, "endpoints[%d] stands in the file twice", i)
 		}
+		s.Endpoints = append(s.Endpoints, endpoint.Endpoint)
 	}
 	return s
 }

@@ -84,13 +84,13 @@ func decodePath(raw string) (string, error) {
 				decoded = append(decoded, c)
 			}
 			continue
-		case i+2 >= len(raw) || hex(raw[i+1]) < 0 || hex(raw[i+2]) < 0:
+		case i+2 >= len(raw) || hexDigit(raw[i+1]) < 0 || hexDigit(raw[i+2]) < 0:
 			return "", &PathError{"a bad escape", i}
 		}
 		if decoded == nil {
 			decoded = append(make([]byte, 0, len(raw)), raw[:i]...)
 		}
-		c = byte(hex(raw[i+1])<<4 | hex(raw[i+2]))
+		c = byte(hexDigit(raw[i+1])<<4 | hexDigit(raw[i+2]))
 		switch c {
 		case '/':
 			return "", &PathError{"an escaped slash", i}
@@ -110,7 +110,7 @@ func decodePath(raw string) (string, error) {
 			return "", &PathError{"invalid UTF-8", i}
 		case unicode.IsControl(r):
 			return "", &PathError{"a control character", i}
-		case r == '%' && i+2 < len(path) && hex(path[i+1]) >= 0 && hex(path[i+2]) >= 0:
+		case r == '%' && i+2 < len(path) && hexDigit(path[i+1]) >= 0 && hexDigit(path[i+2]) >= 0:
 			return "", &PathError{"a double escape", i}
 		}
 	}
@@ -131,7 +131,7 @@ func pathCharacter(c byte) bool {
 	return false
 }
 
-func hex(c byte) int {
+func hexDigit(c byte) int {
 	switch {
 	case '0' <= c && c <= '9':
 		return int(c - '0')

@@ -82,7 +82,8 @@ type Client struct {
 	Status       string
 	Connection   ConnectionType
 	Certificates []*x509.Certificate // of its information systems
-	Services     []*Service          // in the order of the file
+	Descriptions []*Description      // in the order of the file
+	Services     []*Service          // of all descriptions
 	Groups       []*Group
 
 	hashes map[[sha256.Size]byte]bool
@@ -98,12 +99,39 @@ type Group struct {
 	Members     []id.Client
 }
 
+// Description is a service description: services that are added, refreshed,
+// enabled and disabled together, and the document that describes them.
+type Description struct {
+	Type           string     // REST, OPENAPI3 or WSDL
+	URL            string     // of the document; empty if there is none, or it is in a file
+	File           string     // with the document, relative to the folder of the configuration; see [Store.Document]
+	Refreshed      time.Time  // when the document was last read; zero: never
+	DisabledNotice *string    // not nil: its services are disabled, with this text for callers
+	Services       []*Service // at least one; one alone of type REST or OPENAPI3
+	Owner          *Client
+}
+
+// ID names the description: within its client by the document of a WSDL
+// description, else by its service.
+func (d *Description) ID() string {
+	name := d.Services[0].ID.String()
+	if d.Type == WSDL && (d.URL != "" || d.File != "") {
+		name = d.URL
+		if d.File != "" {
+			name = d.File
+		}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", d.Owner.ID.String(), d.Type, name))
+	return fmt.Sprintf("%x", sum[:6])
+}
+
 // Service is one service of a client.
 type Service struct {
 	ID             id.Service
-	Type           string // REST, OPENAPI3 or WSDL
+	Type           string // REST, OPENAPI3 or WSDL: its description's
+	Title          string // what its document calls it; may be empty
 	URL            string // absolute, http or https
-	Description    string // URL of the WSDL or OpenAPI document; may be empty
+	Description    *Description
 	Timeout        time.Duration
 	VerifyTLS      bool    // the service must present one of the owner's certificates
 	DisabledNotice *string // not nil: disabled, with this text for callers

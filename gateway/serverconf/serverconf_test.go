@@ -320,7 +320,7 @@ func TestLoadRefuses(t *testing.T) {
 		"clients: [{id: DEV/GOV/1/s, groups: [{code: g, members: ['']}]}]":                         "empty member",
 		"clients: []\n---\nclients: []":                                                            "one YAML document",
 		"clients: [":                                                                               "yaml",
-		"- a":                                                                                      "Model",
+		"- a":                                                                                      "cannot unmarshal",
 		service("{type: REST, url: 'http://x'}"):                                                   "service",
 		service("{code: a, url: 'http://x'}"):                                                      "type",
 		service("{code: a, type: GRPC, url: 'http://x'}"):                                          "GRPC",
@@ -378,8 +378,11 @@ func TestUpdate(t *testing.T) {
 	model := &serverconf.Model{Clients: []serverconf.ClientEntry{{
 		ID: client(t, "DEV/GOV/1/a%20b"), Status: serverconf.Registered, Connection: serverconf.HTTPS,
 		Certificates: []serverconf.Certificate{{Certificate: cert}},
-		Services:     []serverconf.ServiceEntry{{Code: "s", Type: serverconf.REST, URL: "http://x", Timeout: time.Minute + time.Second, Disabled: &notice}},
-		Access:       []serverconf.AccessEntry{{Service: "s", Client: client(t, "DEV/COM/1/x"), Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}},
+		Descriptions: []serverconf.DescriptionEntry{{Type: serverconf.OpenAPI3, URL: "http://x/openapi.yaml", Refreshed: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Disabled: &notice,
+			Services: []serverconf.ServiceEntry{{Code: "s", Title: "S", URL: "http://x", Timeout: time.Minute + time.Second, Endpoints: []serverconf.EndpointEntry{
+				{Endpoint: serverconf.Endpoint{Method: "GET", Path: "/a"}, Generated: true}, {Endpoint: serverconf.Endpoint{Method: "PUT", Path: "/a"}},
+			}}}}},
+		Access: []serverconf.AccessEntry{{Service: "s", Client: client(t, "DEV/COM/1/x"), Expires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}},
 	}}}
 	s, err := serverconf.Create(serverconf.Config{Path: path}, model)
 	if err != nil {
@@ -516,5 +519,115 @@ func BenchmarkGlob(b *testing.B) {
 		if ok, err := serverconf.Match("/persons/*/photos/**.jpg", "/persons/12345/photos/2026/11/a.jpg"); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
+	}
+}
+
+// Services that stand directly in their client are taken for descriptions, and
+// written as such.
+func TestPlainServices(t *testing.T) {
+	t.Parallel()
+	s := load(t, `
+clients:
+  - id: DEV/GOV/1/s
+    services:
+      - {code: a, type: REST, url: "http://x"}
+      - {code: b, type: WSDL, url: "http://x", description: "http://x?wsdl"}
+      - {code: c, type: WSDL, url: "http://x", description: "http://x?wsdl"}
+      - {code: d, type: WSDL, url: "http://x", description: "http://x?wsdl2", disabled: shut}
+      - {code: e, type: WSDL, url: "http://x"}
+      - {code: f, type: WSDL, url: "http://x"}
+    access:
+      - {service: c, client: DEV/COM/1/x}
+`)
+	check := func() {
+		t.Helper()
+		var got []string
+		ids := map[string]bool{}
+		for _, d := range s.Conf().Clients()[0].Descriptions {
+			text := d.Type + " " + d.URL + ":"
+			for _, v := range d.Services {
+				text += " " + v.ID.Code()
+				if v.Description != d || (v.DisabledNotice == nil) != (d.DisabledNotice == nil) {
+					t.Errorf("%s is not of its description", v.ID)
+				}
+			}
+			got = append(got, text)
+			ids[d.ID()] = true
+		}
+		want := []string{"REST : a", "WSDL http://x?wsdl: b c", "WSDL http://x?wsdl2: d", "WSDL : e", "WSDL : f"}
+		if !reflect.DeepEqual(got, want) || len(ids) != len(want) {
+			t.Errorf("%q, %v", got, ids)
+		}
+		if v, ok := s.Conf().Service(service(t, "DEV/GOV/1/s/c")); !ok || len(v.Rights) != 1 {
+			t.Error("the right is gone")
+		}
+	}
+	check()
+	if err := s.Update(func(*serverconf.Model) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	check()
+}
+
+func TestDescriptions(t *testing.T) {
+	t.Parallel()
+	description := func(s string) string {
+		return "clients: [{id: DEV/GOV/1/s, descriptions: [" + s + "]}]"
+	}
+	for content, want := range map[string]string{
+		description("{type: WSDL, url: 'http://x'}"):                                                                                                                "no services",
+		description("{type: GRPC, services: [{code: a, url: 'http://x'}]}"):                                                                                         "GRPC",
+		description("{type: REST, url: 'http://x', services: [{code: a, url: 'http://x'}]}"):                                                                        "no document",
+		description("{type: OPENAPI3, services: [{code: a, url: 'http://x'}, {code: b, url: 'http://x'}]}"):                                                         "one service, not 2",
+		description("{type: OPENAPI3, url: 'http://x', file: x.yaml, services: [{code: a, url: 'http://x'}]}"):                                                      "not both",
+		description("{type: OPENAPI3, file: ../x.yaml, services: [{code: a, url: 'http://x'}]}"):                                                                    "below the folder",
+		description("{type: WSDL, url: 'ftp://x', services: [{code: a, url: 'http://x'}]}"):                                                                         "url of the document",
+		description("{type: WSDL, services: [{code: a, url: 'http://x', type: WSDL}]}"):                                                                             "type",
+		description("{type: WSDL, services: [{code: a, url: 'http://x'}]}, {type: REST, services: [{code: a, url: 'http://x'}]}"):                                   "twice",
+		description("{type: WSDL, services: [{code: a, version: v, url: 'http://x'}]}, {type: REST, services: [{code: a, url: 'http://x'}]}"):                       "rights are to all",
+		description("{type: WSDL, url: 'http://x', services: [{code: a, url: 'http://x'}]}, {type: WSDL, url: 'http://x', services: [{code: b, url: 'http://x'}]}"): "document stands in the file twice",
+	} {
+		if _, err := serverconf.Load(write(t, content)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want: %s", content, err, want)
+		}
+	}
+}
+
+// A description's file lies beside the configuration and nowhere else.
+func TestDocument(t *testing.T) {
+	t.Parallel()
+	s := load(t, "clients: [{id: DEV/GOV/1/s, descriptions: [{type: OPENAPI3, file: d/x.yaml, services: [{code: a, url: 'http://x'}]}]}]")
+	d := s.Conf().Clients()[0].Descriptions[0]
+	if _, err := s.Document(d); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	use := func(content, extension string) string {
+		t.Helper()
+		err := s.Update(func(m *serverconf.Model) (err error) {
+			m.Clients[0].Descriptions[0].File, err = s.AddDocument([]byte(content), extension)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Conf().Clients()[0].Descriptions[0].File
+	}
+	name := use("openapi: 3.0.3", ".yaml")
+	d = &serverconf.Description{File: name}
+	if b, err := s.Document(d); err != nil || string(b) != "openapi: 3.0.3" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if again := use("openapi: 3.0.3", ".yaml"); again != name {
+		t.Error(again)
+	}
+	if _, err := s.AddDocument(make([]byte, serverconf.MaxDocument+1), ".yaml"); err == nil {
+		t.Error("a document without bounds")
+	}
+	other := use("openapi: 3.1.0", ".yaml")
+	if _, err := s.Document(d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a document that nothing names is kept: %v", err)
+	}
+	if _, err := s.Document(&serverconf.Description{File: other}); err != nil {
+		t.Error(err)
 	}
 }

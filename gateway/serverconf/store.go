@@ -5,11 +5,14 @@ package serverconf
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,7 +96,8 @@ func (s *Store) Reload() error {
 // model, and replaces file and snapshot. Edits made to the file by hand since
 // it was loaded are kept, its comments are not. When Update returns nil the
 // change is durable; when it fails neither file nor snapshot has changed,
-// unless the error says that the folder could not be synchronised.
+// unless the error says that the folder could not be synchronised or that old
+// documents could not be removed.
 func (s *Store) Update(change func(*Model) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +125,7 @@ func (s *Store) Update(change func(*Model) error) error {
 		return err
 	}
 	s.conf.Store(conf)
-	return nil
+	return s.sweep(m)
 }
 
 // Model returns what the file holds, for the caller to keep.
@@ -140,6 +144,76 @@ func (s *Store) SetInternal(certs ...*x509.Certificate) {
 	conf := *s.conf.Load()
 	conf.internal = s.internal
 	s.conf.Store(&conf)
+}
+
+// documents is the folder of the documents that the store keeps, beside the
+// file. Their names are those of their contents, so none is ever written anew.
+const documents = "descriptions"
+
+// AddDocument keeps a document, durably, and returns the name by which a
+// [DescriptionEntry] calls its file. extension is that of the file, with a dot.
+// It is for use within an [Store.Update], at whose end documents go that no
+// description names.
+func (s *Store) AddDocument(content []byte, extension string) (string, error) {
+	if len(content) > MaxDocument {
+		return "", fmt.Errorf("a document has at most %d bytes", MaxDocument)
+	}
+	dir := filepath.Join(filepath.Dir(s.path), documents)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(content)
+	name := hex.EncodeToString(sum[:16]) + extension
+	if err := replace(filepath.Join(dir, name), content); err != nil {
+		return "", err
+	}
+	return filepath.Join(documents, name), syncDir(filepath.Dir(s.path))
+}
+
+var documentName = regexp.MustCompile(`^[0-9a-f]{32}\.[a-z]+$`)
+
+// sweep removes the kept documents that no description names.
+func (s *Store) sweep(m *Model) error {
+	dir := filepath.Join(filepath.Dir(s.path), documents)
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	named := map[string]bool{}
+	for _, c := range m.Clients {
+		for _, d := range c.Descriptions {
+			named[filepath.Clean(d.File)] = true
+		}
+	}
+	for _, f := range files {
+		if documentName.MatchString(f.Name()) && !named[filepath.Join(documents, f.Name())] {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the change is made, but old documents are not removed: %w", err)
+	}
+	return nil
+}
+
+// Document reads the document of a description from its file. It is [Config.Path]'s
+// folder that the file's name is relative to, and no link leads out of it.
+func (s *Store) Document(d *Description) ([]byte, error) {
+	root, err := os.OpenRoot(filepath.Dir(s.path))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open(d.File)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxDocument+1))
+	if err == nil && len(b) > MaxDocument {
+		err = fmt.Errorf("%s: larger than %d bytes", d.File, MaxDocument)
+	}
+	return b, err
 }
 
 func hashes(certs []*x509.Certificate) map[[sha256.Size]byte]bool {

@@ -139,20 +139,21 @@ func (n *Network) serverConf(name string) []serverconf.ClientEntry {
 	population := serverconf.ClientEntry{
 		ID: n.ClientID(Population), Status: serverconf.Registered, Connection: serverconf.HTTP,
 		Certificates: []serverconf.Certificate{{Certificate: n.fix.service.Cert}},
-		Services: []serverconf.ServiceEntry{
-			{Code: "persons", Type: serverconf.REST, URL: plain + "/persons"},
-			{Code: "limited", Type: serverconf.REST, URL: plain + "/limited/"},
-			{Code: "disabled", Type: serverconf.REST, URL: plain, Disabled: &notice},
-			{Code: "soap", Type: serverconf.WSDL, URL: plain + "/soap"},
-			{Code: "soapDisabled", Type: serverconf.WSDL, URL: plain, Disabled: &notice},
-			{Code: "soapDead", Type: serverconf.WSDL, URL: "http://" + n.ip(14) + ":1"},
-			{Code: "slow", Type: serverconf.REST, URL: plain + "/slow", Timeout: ServiceTimeout},
-			{Code: "dead", Type: serverconf.REST, URL: "http://" + n.ip(14) + ":1"},
-			{Code: "nowhere", Type: serverconf.REST, URL: "http://no-such-host.invalid/"},
-			{Code: "secure", Type: serverconf.REST, URL: secure},
+		Descriptions: []serverconf.DescriptionEntry{
+			service(serverconf.REST, "persons", plain+"/persons"),
+			service(serverconf.REST, "limited", plain+"/limited/"),
+			{Type: serverconf.REST, Disabled: &notice, Services: []serverconf.ServiceEntry{{Code: "disabled", URL: plain}}},
+			service(serverconf.WSDL, "soap", plain+"/soap"),
+			{Type: serverconf.WSDL, Disabled: &notice, Services: []serverconf.ServiceEntry{{Code: "soapDisabled", URL: plain}}},
+			service(serverconf.WSDL, "soapDead", "http://"+n.ip(14)+":1"),
+			{Type: serverconf.REST, Services: []serverconf.ServiceEntry{{Code: "slow", URL: plain + "/slow", Timeout: ServiceTimeout}}},
+			service(serverconf.REST, "dead", "http://"+n.ip(14)+":1"),
+			service(serverconf.REST, "nowhere", "http://no-such-host.invalid/"),
+			service(serverconf.REST, "secure", secure),
 		},
 	}
-	for _, s := range population.Services {
+	for _, d := range population.Descriptions {
+		s := d.Services[0]
 		if s.Code == "limited" {
 			continue
 		}
@@ -164,13 +165,17 @@ func (n *Network) serverConf(name string) []serverconf.ClientEntry {
 		serverconf.AccessEntry{Service: "limited", Client: n.ClientID(Portal), Method: "GET", Path: "/public/*"})
 	census := serverconf.ClientEntry{
 		ID: n.ClientID(Census), Status: serverconf.Registered, Connection: serverconf.HTTP,
-		Services: []serverconf.ServiceEntry{
-			{Code: "secure", Type: serverconf.REST, URL: secure},
-			{Code: "lax", Type: serverconf.REST, URL: secure, VerifyTLS: &no},
+		Descriptions: []serverconf.DescriptionEntry{
+			service(serverconf.REST, "secure", secure),
+			{Type: serverconf.REST, Services: []serverconf.ServiceEntry{{Code: "lax", URL: secure, VerifyTLS: &no}}},
 		},
 		Access: []serverconf.AccessEntry{{Service: "secure", Client: n.ClientID(Portal)}, {Service: "lax", Client: n.ClientID(Portal)}},
 	}
 	return []serverconf.ClientEntry{population, census}
+}
+
+func service(kind, code, url string) serverconf.DescriptionEntry {
+	return serverconf.DescriptionEntry{Type: kind, Services: []serverconf.ServiceEntry{{Code: code, URL: url}}}
 }
 
 // AuthorityOCSP is the certificate of the authority's OCSP responder.
