@@ -374,13 +374,18 @@ func compileService(d *Description, e *ServiceEntry, where string, bad *findings
 		bad.add(where, "timeout must be between 0 and %s", maxTimeout)
 	}
 	for i, endpoint := range e.Endpoints {
-		if err := checkEndpoint(endpoint.Endpoint); err != nil {
+		var g *glob
+		err := checkEndpoint(endpoint.Endpoint)
+		if err == nil {
+			g, err = compileGlob(endpoint.Path)
+		}
+		if err != nil {
 			bad.add(where, "endpoints[%d]: %w", i, err)
 		}
 		if slices.Contains(s.Endpoints, endpoint.Endpoint) {
 			bad.add(where, "endpoints[%d] stands in the file twice", i)
 		}
-		s.Endpoints = append(s.Endpoints, endpoint.Endpoint)
+		s.Endpoints, s.globs = append(s.Endpoints, endpoint.Endpoint), append(s.globs, g)
 	}
 	return s
 }

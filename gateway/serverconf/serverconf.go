@@ -140,6 +140,7 @@ type Service struct {
 	Owner          *Client
 
 	access *access
+	globs  []*glob // of the paths of Endpoints
 }
 
 // Endpoint is a method and a path pattern of a service (see [Authorise] for
