@@ -49,6 +49,8 @@ type Call struct {
 	Server  id.SecurityServer // this one
 	Peer    id.SecurityServer // the one that the request came from
 	Request *message.Request
+
+	gateway *Gateway
 }
 
 // target is what answers a request: a service or, if that is nil, a built-in one.

@@ -66,7 +66,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, err
 	}
 	defer leave()
-	view, err := g.currentView()
+	view, err := g.View()
 	if err != nil {
 		return nil, err
 	}

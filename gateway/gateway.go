@@ -93,7 +93,7 @@ const logTimeout = 30 * time.Second
 // Gateway carries messages. It is safe for concurrent use.
 type Gateway struct {
 	server   id.SecurityServer
-	view     func() *globalconf.View
+	newest   func() *globalconf.View
 	conf     *serverconf.Store
 	signer   *signer.Signer
 	tunnel   *tunnel.Client
@@ -134,7 +134,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	limits := cfg.Limits.withDefaults()
 	return &Gateway{
-		server: cfg.Server, view: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
+		server: cfg.Server, newest: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
 		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided,
 		client:   make(chan struct{}, limits.Exchanges),
@@ -155,9 +155,10 @@ func (g *Gateway) Wait(ctx context.Context) error {
 	}
 }
 
-// currentView returns the global configuration that judges one exchange.
-func (g *Gateway) currentView() (*globalconf.View, error) {
-	view := g.view()
+// View returns the global configuration that judges an exchange which begins
+// now. Its error is a fault: there is none, or it has expired.
+func (g *Gateway) View() (*globalconf.View, error) {
+	view := g.newest()
 	if view == nil {
 		return nil, fault.New(fault.GlobalConfOutdated, "This security server has no global configuration yet")
 	}

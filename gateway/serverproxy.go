@@ -49,7 +49,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if r.Method != http.MethodPost {
 		return fault.New(fault.InvalidHTTPMethod, "Must use POST request method instead of %s", r.Method)
 	}
-	view, err := g.currentView()
+	view, err := g.View()
 	if err != nil {
 		return err
 	}

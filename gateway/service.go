@@ -36,7 +36,7 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id
 		return nil, fault.New(fault.UnknownMember.In(fault.ServiceFailed), "Client '%s' not found", req.Service.Owner().LogString())
 	}
 	if own != nil {
-		call := &Call{View: view, Conf: conf, Server: g.server, Peer: peer, Request: req}
+		call := &Call{View: view, Conf: conf, Server: g.server, Peer: peer, Request: req, gateway: g}
 		return &target{builtin: own, call: call}, own.authorise(call)
 	}
 	service, ok := conf.Service(req.Service)
@@ -134,31 +134,32 @@ func serviceURL(base string, req *message.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// serviceFault chooses the code for a service that gave no answer. The public
-// text names no internal address. X-Road puts service_failed before the codes
-// of SOAP services.
+// serviceFault chooses the code for a service that gave no answer. X-Road puts
+// service_failed before the codes of SOAP services.
 func serviceFault(s *serverconf.Service, cause, err error) error {
+	in := func(c fault.Code) fault.Code { return c }
+	if s.Type == serverconf.WSDL {
+		in = func(c fault.Code) fault.Code { return c.In(fault.ServiceFailed) }
+	}
+	return connectFault("Service "+s.ID.LogString(), in, s.Timeout, cause, err)
+}
+
+// connectFault chooses the code for a server of the provider, named by who,
+// that gave no answer. The public text names no internal address.
+func connectFault(who string, in func(fault.Code) fault.Code, timeout time.Duration, cause, err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
-	name := s.ID.LogString()
-	in := func(c fault.Code) fault.Code {
-		if s.Type == serverconf.WSDL {
-			return c.In(fault.ServiceFailed)
-		}
-		return c
-	}
 	switch {
 	case cause == errSilence:
-		return fault.Wrap(in(fault.IOError), errors.Join(cause, err), "Service %s did not answer within %s", name, s.Timeout)
+		return fault.Wrap(in(fault.IOError), errors.Join(cause, err), "%s did not answer within %s", who, timeout)
 	case errors.As(err, &dns):
-		return fault.Wrap(in(fault.UnknownHost), err, "The host of service %s is not known", name)
+		return fault.Wrap(in(fault.UnknownHost), err, "%s is at a host that is not known", who)
 	case errors.Is(err, errServiceCertificate):
-		return fault.Wrap(in(fault.SSLAuthenticationFailed), err,
-			"Service %s presented a TLS certificate that its provider has not registered", name)
+		return fault.Wrap(in(fault.SSLAuthenticationFailed), err, "%s presented a TLS certificate that its provider has not registered", who)
 	case errors.As(err, &op) && op.Op == "dial":
-		return fault.Wrap(in(fault.NetworkError), err, "Service %s did not accept the connection", name)
+		return fault.Wrap(in(fault.NetworkError), err, "%s did not accept the connection", who)
 	}
-	return fault.Wrap(in(fault.IOError), err, "Service %s gave no proper answer", name)
+	return fault.Wrap(in(fault.IOError), err, "%s gave no proper answer", who)
 }
 
 // serviceClients keeps connections to services: one pool per owner, as its

@@ -337,6 +337,10 @@ func compileService(d *Description, e *ServiceEntry, where string, bad *findings
 		return nil
 	}
 	where += ": service " + name.Code()
+	if Reserved(name.Code()) {
+		bad.add(where, "the code is that of a service which every security server has; choose another")
+		return nil
+	}
 	for _, s := range owner.Services {
 		switch {
 		case s.ID == name:

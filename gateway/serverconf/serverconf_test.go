@@ -586,6 +586,8 @@ func TestDescriptions(t *testing.T) {
 		description("{type: WSDL, services: [{code: a, url: 'http://x'}]}, {type: REST, services: [{code: a, url: 'http://x'}]}"):                                   "twice",
 		description("{type: WSDL, services: [{code: a, version: v, url: 'http://x'}]}, {type: REST, services: [{code: a, url: 'http://x'}]}"):                       "rights are to all",
 		description("{type: WSDL, url: 'http://x', services: [{code: a, url: 'http://x'}]}, {type: WSDL, url: 'http://x', services: [{code: b, url: 'http://x'}]}"): "document stands in the file twice",
+		description("{type: WSDL, services: [{code: listMethods, url: 'http://x'}]}"):                                                                               "every security server has",
+		description("{type: REST, services: [{code: getOpenAPI, url: 'http://x'}]}"):                                                                                "every security server has",
 	} {
 		if _, err := serverconf.Load(write(t, content)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want: %s", content, err, want)
