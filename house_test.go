@@ -26,6 +26,7 @@ var walls = map[string][]string{
 	"github.com/smallstep/nosql":        {"pki/ca"},
 	"github.com/cockroachdb/pebble":     {"gateway/msglog", "registry", "pki/ca"},
 	"github.com/jackc/pgx":              {"registry/postgres"},
+	"github.com/getkin/kin-openapi":     {"gateway/description"},
 	"github.com/spf13/viper":            {"config"},
 	"github.com/spf13/cobra":            {"cmd/kontor", "cmd/verify"},
 }
