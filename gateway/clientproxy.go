@@ -46,6 +46,7 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer resp.content.Close()
+	x.ResponseOut = g.now()
 	x.Err = g.answerClient(w, r, x, resp) // 9
 	g.finish(x)
 }
@@ -85,6 +86,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return nil, err
 	}
+	x.own, x.opposite = address(view, g.server), servers[0].Address
 	auth, err := g.signer.Auth(view)
 	if err != nil {
 		return nil, fault.Wrap(fault.SSLAuthenticationFailed, err,
@@ -93,6 +95,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 
 	tun := g.open(tunnel.WithIdentity(ctx, &auth.Certificate), view, servers, req.Service.Owner()) // 3
 	defer tun.Abort()
+	defer func() { x.RequestOut = tun.started }()
 	enc := message.NewEncoder(tun)
 	tun.header = requestHeader(r, req, enc)
 	for _, der := range auth.OCSP {
@@ -104,6 +107,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, g.requestBroken(tun, req, err)
 	}
 	defer content.Close()
+	x.sent = len(content)
 
 	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), sha512.Sum512(req.Raw), content.Digests()) // 4
 	if err != nil {
@@ -125,12 +129,13 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, tunnelFault(req, err)
 	}
 	defer reply.Body.Close()
-	x.Peer = reply.Peer.Server.ID
+	x.ResponseIn, x.Peer, x.opposite = g.now(), reply.Peer.Server.ID, reply.Peer.Server.Address
 
 	resp, received, err := g.readAnswer(req, reply, x) // 7
 	if err != nil {
 		return nil, err
 	}
+	x.response, x.got = resp.Response, len(resp.content)
 	if _, err = g.verifier.Signature(received, req.Service.Owner(), view, g.now()); err != nil {
 		err = fault.Wrap(signatureCode(err), err, "The response of %s is not signed as it must be", req.Service.LogString())
 	} else if err = resp.Answers(req, req.Hash(content)); err != nil {

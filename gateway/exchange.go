@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"kontor/gateway/message"
+	"kontor/gateway/serverconf"
 	"kontor/registry/id"
 )
 
@@ -29,9 +30,21 @@ type Exchange struct {
 	Status    int   // of the service's answer, 0 if none came
 	In, Out   int64 // bytes of the bodies: request, response
 	Err       error
+
+	// When the request left for the next hop, when its answer began to come, and
+	// when ours did or, of a server proxy, was complete; zero: it did not.
+	RequestOut, ResponseIn, ResponseOut time.Time
+
+	request       *message.Request
+	response      *message.Response
+	service       *serverconf.Service // of a server proxy, not if it is built in
+	builtin       bool
+	sent, got     int    // attachments of the request and the response
+	own, opposite string // addresses of this security server and of the peer
 }
 
 func (x *Exchange) note(req *message.Request) {
+	x.request = req
 	x.MessageID, x.RequestID = req.ID, req.RequestID
 	x.Client, x.Service = req.Client, req.Service
 	x.Method, x.Path = req.Head.Method, req.ServicePath
@@ -42,7 +55,11 @@ func (x *Exchange) note(req *message.Request) {
 
 // finish logs the exchange and counts it.
 func (g *Gateway) finish(x *Exchange) {
-	took := g.now().Sub(x.Start)
+	now := g.now()
+	if x.ResponseOut.IsZero() {
+		x.ResponseOut = now
+	}
+	took := now.Sub(x.Start)
 	fields := []zap.Field{
 		zap.String("side", x.Side), zap.String("remote", x.Remote),
 		zap.String("message_id", x.MessageID), zap.String("request_id", x.RequestID),
@@ -51,6 +68,7 @@ func (g *Gateway) finish(x *Exchange) {
 		zap.Int("status", x.Status), zap.Int64("in", x.In), zap.Int64("out", x.Out), zap.Duration("took", took),
 	}
 	g.metrics.exchange(x, took)
+	g.keepRecord(x)
 	if x.Err == nil {
 		g.logger.Info("exchange", fields...)
 		return

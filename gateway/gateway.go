@@ -26,6 +26,7 @@ import (
 	"kontor/gateway/fault"
 	"kontor/gateway/message"
 	"kontor/gateway/msglog"
+	"kontor/gateway/opmonitor"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
 	"kontor/gateway/tunnel"
@@ -49,6 +50,8 @@ type Config struct {
 	Verifier *asic.Verifier
 
 	Builtins []Builtin // services that the security server itself provides
+	// Records takes a record of every exchange; nil: none is kept.
+	Records *opmonitor.Store
 
 	Limits  Limits
 	Metrics *Metrics         // nil: none are kept
@@ -106,6 +109,7 @@ type Gateway struct {
 	logger   *zap.Logger
 	now      func() time.Time
 	builtins builtins
+	records  *opmonitor.Store
 
 	services serviceClients
 	client   chan struct{} // slots of exchanges under way as client proxy
@@ -136,7 +140,7 @@ func New(cfg Config) (*Gateway, error) {
 	return &Gateway{
 		server: cfg.Server, newest: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
-		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided,
+		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records,
 		client:   make(chan struct{}, limits.Exchanges),
 		provider: make(chan struct{}, limits.Exchanges),
 	}, nil

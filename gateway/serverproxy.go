@@ -30,7 +30,7 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 	out := &responseWriter{w: w, ctl: http.NewResponseController(w), idle: g.limits.Idle}
 	if err := g.serverExchange(ctx, x, r, body, out); err != nil {
 		f := fault.At(fault.ServerProxy, err)
-		x.Err = f
+		x.Err, x.ResponseOut = f, g.now()
 		body.drain(drainRefused, g.limits.Idle) // Java security servers write the whole request before they read the answer
 		out.refuse(f)
 	}
@@ -86,12 +86,13 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return fault.Wrap(fault.SSLAuthenticationFailed.In(fault.ServiceFailed), err,
 			"Security server of client %s is not authenticated: %s", req.Client.LogString(), peerCause(err))
 	}
-	x.Peer = peer.Server.ID
+	x.Peer, x.own, x.opposite = peer.Server.ID, address(view, g.server), peer.Server.Address
 
 	if err := msg.readRest(&x.In); err != nil { // 3
 		return err
 	}
 	defer msg.content.Close()
+	x.sent = len(msg.content)
 
 	evidence := msg.evidence() // 4
 	if _, err := g.verifier.Signature(evidence, req.Client, view, g.now()); err != nil {
@@ -102,6 +103,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return err
 	}
+	x.service, x.builtin = target.service, target.builtin != nil
 
 	if err := g.append(ctx, &msglog.Record{ // 6
 		Time: g.now(), Side: msglog.Server, MessageID: req.ID, RequestID: req.RequestID, Client: req.Client, Service: req.Service,
@@ -112,12 +114,13 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 
 	enc := message.NewEncoder(out) // 7
 	out.begin(enc)
+	x.RequestOut = g.now()
 	answer, err := g.call(ctx, target, req, r.Header, msg.content)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	x.Status = answer.StatusCode
+	x.ResponseIn, x.Status = g.now(), answer.StatusCode
 	resp, src, err := g.readService(req, req.Hash(msg.content), answer)
 	if err != nil {
 		return err
@@ -130,6 +133,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return err
 	}
 	defer content.Close()
+	x.response, x.got = resp, len(content)
 
 	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), content.Digests()) // 8
 	if err != nil {
@@ -141,6 +145,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}); err != nil {
 		return err
 	}
+	x.ResponseOut = g.now()
 	if err := sendEvidence(enc, signed); err != nil {
 		return fault.Wrap(fault.IOError, err, "The response could not be sent")
 	}

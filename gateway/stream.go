@@ -34,6 +34,8 @@ type outgoing struct {
 	post     func(body io.Reader) (*tunnel.Response, error)
 	patience *patience
 	limits   Limits
+	now      func() time.Time
+	started  time.Time // zero: not yet
 	held     bytes.Buffer
 	pipe     *io.PipeWriter // nil until the request outgrew held
 	reply    chan reply
@@ -48,7 +50,7 @@ type reply struct {
 // need. The peer is verified before the first byte is sent.
 func (g *Gateway) open(ctx context.Context, view *globalconf.View, servers []*globalconf.Server, need id.Client) *outgoing {
 	ctx, p := newPatience(ctx)
-	o := &outgoing{patience: p, limits: g.limits}
+	o := &outgoing{patience: p, limits: g.limits, now: g.now}
 	o.post = func(body io.Reader) (*tunnel.Response, error) {
 		resp, err := g.tunnel.Post(ctx, view, servers, need, o.header, body)
 		if err != nil && context.Cause(ctx) == errSilence {
@@ -65,6 +67,7 @@ func (o *outgoing) Write(p []byte) (int, error) {
 			return o.held.Write(p)
 		}
 		r, w := io.Pipe()
+		o.started = o.now()
 		o.pipe, o.reply = w, make(chan reply, 1)
 		go func() {
 			resp, err := o.post(io.MultiReader(&o.held, r))
@@ -82,6 +85,7 @@ func (o *outgoing) Answer() (*tunnel.Response, error) {
 	o.patience.wait(o.limits.Answer)
 	var r reply
 	if o.pipe == nil {
+		o.started = o.now()
 		r.resp, r.err = o.post(&o.held)
 	} else {
 		o.pipe.Close()
