@@ -36,8 +36,15 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 	  done; done
 
-bench: build ## the Kontor chain on loopback; prints req/s, p50, p99, memory and updates docs/benchmarks.md
-	go run ./integration/bench -bin $(BIN)/kontor -out docs/benchmarks.md
+# Sections: quick, core, keys, soap, bodies, start, stages, ecosystem, netem,
+# sustained, all. Without any: all but quick and sustained.
+BENCH ?=
+BENCHFLAGS ?=
+
+bench: build ## measure beside reference chains; BENCH=quick: the core comparison in three minutes; docs/benchmarks.md
+	@mkdir -p $(BIN)/bench
+	@go build -o $(BIN)/bench/ ./integration/bench
+	@$(BIN)/bench/bench -bin $(BIN) -cache $(BIN)/bench -docs docs/benchmarks.md $(BENCHFLAGS) $(BENCH)
 
 generate: ## regenerate docs/faults.md
 	go generate ./...

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Count is the state of both message logs: how many records they hold.
+type Count [2]int
+
+// Count counts the records of both message logs, once all is time-stamped and
+// nothing is under way. Measurements that follow are not disturbed by what
+// this one has left to do.
+func (p *Pair) Count(ctx context.Context) (Count, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	var c Count
+	for side, g := range p.Gateways {
+		for {
+			m, err := g.Metrics(ctx)
+			if err != nil {
+				return c, fmt.Errorf("%s: %w", g.Name, err)
+			}
+			busy := 0.0
+			for name, v := range m {
+				if strings.HasPrefix(name, "kontor_exchanges_in_flight{") {
+					busy += v
+				}
+			}
+			if c[side] = int(m["kontor_log_records"]); m["kontor_log_unstamped"] == 0 && busy == 0 {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return c, fmt.Errorf("%s: %v records wait for a time-stamp, %v exchanges are under way: %w", g.Name, m["kontor_log_unstamped"], busy, ctx.Err())
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	return c, nil
+}
+
+// Check compares how many records were written with how many exchanges
+// succeeded: both sides log the request and the response of each.
+func (p *Pair) Check(before, after Count, exchanges int) error {
+	for side, g := range p.Gateways {
+		if n := after[side] - before[side]; n != 2*exchanges {
+			return fmt.Errorf("%s logged %d records of %d exchanges, not 2 of each", g.Name, n, exchanges)
+		}
+	}
+	return nil
+}
+
+// Verify exports the records of some exchanges from both gateways and has them
+// judged by the offline verifier. It returns how many containers that were.
+func (p *Pair) Verify(ctx context.Context, ids []string) (containers int, err error) {
+	for _, id := range ids {
+		for _, g := range p.Gateways {
+			n, err := p.verify(ctx, g, id)
+			if err != nil {
+				return containers, fmt.Errorf("the evidence of %s in %s does not verify: %w", id, g.Name, err)
+			}
+			containers += n
+		}
+	}
+	return containers, nil
+}
+
+func (p *Pair) verify(ctx context.Context, g *Gateway, id string) (int, error) {
+	w := p.world
+	zip := w.path("evidence.zip")
+	defer os.Remove(zip)
+	if err := w.kontor(ctx, "log", "export", "--config", g.Config, "--id", id, "--out", zip); err != nil {
+		return 0, err
+	}
+	out, err := w.output(ctx, "kontor-verify", zip, "--anchor", w.Anchor(), "--conf", filepath.Join(g.Data, "globalconf"), "--output", "json")
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	var result struct {
+		Valid   bool
+		Reports []struct {
+			Valid     bool
+			Direction string
+			MessageID string    `json:"message_id"`
+			Stamped   time.Time `json:"stamped"`
+		}
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		return 0, err
+	}
+	seen := map[string]bool{}
+	for _, r := range result.Reports {
+		if !r.Valid || r.Stamped.IsZero() || r.MessageID != id {
+			return 0, fmt.Errorf("%s", out)
+		}
+		seen[r.Direction] = true
+	}
+	if !result.Valid || len(result.Reports) != 2 || !seen["request"] || !seen["response"] {
+		return 0, fmt.Errorf("not one request and one response, all valid: %s", out)
+	}
+	return len(result.Reports), nil
+}
