@@ -27,6 +27,7 @@ var walls = map[string][]string{
 	"github.com/cockroachdb/pebble":     {"gateway/msglog", "registry", "pki/ca"},
 	"github.com/jackc/pgx":              {"registry/postgres"},
 	"github.com/getkin/kin-openapi":     {"gateway/description"},
+	"go.opentelemetry.io":               {"gateway/tracing"},
 	"github.com/spf13/viper":            {"config"},
 	"github.com/spf13/cobra":            {"cmd/kontor", "cmd/verify"},
 }

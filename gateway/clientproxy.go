@@ -17,6 +17,7 @@ import (
 	"kontor/gateway/msglog"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
+	"kontor/gateway/tracing"
 	"kontor/gateway/tunnel"
 	"kontor/pki/asic"
 	"kontor/registry/globalconf"
@@ -34,6 +35,7 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 
+	x.span = g.tracer.Start(r.Header, "client proxy", x.Start)
 	body := newIdleBody(w, r, g.limits.Idle)
 	resp, err := g.clientExchange(ctx, x, r, body)
 	if err != nil {
@@ -98,6 +100,8 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	defer func() { x.RequestOut = tun.started }()
 	enc := message.NewEncoder(tun)
 	tun.header = requestHeader(r, req, enc)
+	x.hop = x.span.Child("peer", tracing.Called, g.now())
+	x.hop.Inject(tun.header)
 	for _, der := range auth.OCSP {
 		_ = enc.OCSP(der) // the encoder repeats its first error
 	}

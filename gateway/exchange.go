@@ -11,6 +11,7 @@ import (
 
 	"kontor/gateway/message"
 	"kontor/gateway/serverconf"
+	"kontor/gateway/tracing"
 	"kontor/registry/id"
 )
 
@@ -39,8 +40,9 @@ type Exchange struct {
 	response      *message.Response
 	service       *serverconf.Service // of a server proxy, not if it is built in
 	builtin       bool
-	sent, got     int    // attachments of the request and the response
-	own, opposite string // addresses of this security server and of the peer
+	sent, got     int           // attachments of the request and the response
+	own, opposite string        // addresses of this security server and of the peer
+	span, hop     *tracing.Span // of the exchange; of the request to the next hop
 }
 
 func (x *Exchange) note(req *message.Request) {
@@ -69,6 +71,7 @@ func (g *Gateway) finish(x *Exchange) {
 	}
 	g.metrics.exchange(x, took)
 	g.keepRecord(x)
+	x.endSpans(now)
 	if x.Err == nil {
 		g.logger.Info("exchange", fields...)
 		return

@@ -29,6 +29,7 @@ import (
 	"kontor/gateway/opmonitor"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
+	"kontor/gateway/tracing"
 	"kontor/gateway/tunnel"
 	"kontor/pki/asic"
 	"kontor/registry/globalconf"
@@ -52,6 +53,7 @@ type Config struct {
 	Builtins []Builtin // services that the security server itself provides
 	// Records takes a record of every exchange; nil: none is kept.
 	Records *opmonitor.Store
+	Tracer  *tracing.Tracer // nil: trace context is not carried, no spans are made
 
 	Limits  Limits
 	Metrics *Metrics         // nil: none are kept
@@ -110,6 +112,7 @@ type Gateway struct {
 	now      func() time.Time
 	builtins builtins
 	records  *opmonitor.Store
+	tracer   *tracing.Tracer
 
 	services serviceClients
 	client   chan struct{} // slots of exchanges under way as client proxy
@@ -140,7 +143,7 @@ func New(cfg Config) (*Gateway, error) {
 	return &Gateway{
 		server: cfg.Server, newest: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
-		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records,
+		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records, tracer: cfg.Tracer,
 		client:   make(chan struct{}, limits.Exchanges),
 		provider: make(chan struct{}, limits.Exchanges),
 	}, nil

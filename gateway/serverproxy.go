@@ -13,6 +13,7 @@ import (
 	"kontor/gateway/fault"
 	"kontor/gateway/message"
 	"kontor/gateway/msglog"
+	"kontor/gateway/tracing"
 )
 
 // ServeServer answers requests of other security servers (X-Road: Message
@@ -76,6 +77,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return err
 	}
 	x.note(req)
+	x.span = g.continueTrace(r.Header, req, x.Start)
 
 	if len(msg.ocsp) == 0 { // 2
 		return fault.New(fault.SSLAuthenticationFailed.In(fault.ServiceFailed),
@@ -115,7 +117,8 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	enc := message.NewEncoder(out) // 7
 	out.begin(enc)
 	x.RequestOut = g.now()
-	answer, err := g.call(ctx, target, req, r.Header, msg.content)
+	x.hop = x.span.Child("service", tracing.Called, x.RequestOut)
+	answer, err := g.call(ctx, x.hop, target, req, r.Header, msg.content)
 	if err != nil {
 		return err
 	}

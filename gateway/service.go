@@ -18,6 +18,7 @@ import (
 	"kontor/gateway/fault"
 	"kontor/gateway/message"
 	"kontor/gateway/serverconf"
+	"kontor/gateway/tracing"
 	"kontor/registry/globalconf"
 	"kontor/registry/id"
 )
@@ -63,8 +64,8 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id
 
 // call asks the service. The request is the one that was authorised, byte for
 // byte, and redirects are answers like any other. from is the transport header
-// of the peer.
-func (g *Gateway) call(ctx context.Context, t *target, req *message.Request, from http.Header, content message.Content) (_ *http.Response, err error) {
+// of the peer, hop the span of the call.
+func (g *Gateway) call(ctx context.Context, hop *tracing.Span, t *target, req *message.Request, from http.Header, content message.Content) (_ *http.Response, err error) {
 	out := &http.Request{
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": nil}, // nil: none is added
@@ -86,6 +87,9 @@ func (g *Gateway) call(ctx context.Context, t *target, req *message.Request, fro
 	}
 	if s == nil {
 		return g.answerSelf(ctx, t, out)
+	}
+	if hop != nil && !signedTrace(req) {
+		hop.Inject(out.Header)
 	}
 	ctx, patience := newPatience(ctx)
 	patience.wait(s.Timeout)
