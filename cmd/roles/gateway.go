@@ -25,6 +25,7 @@ import (
 	"kontor/gateway"
 	"kontor/gateway/admin"
 	"kontor/gateway/message"
+	"kontor/gateway/metaservice"
 	"kontor/gateway/msglog"
 	"kontor/gateway/renewal"
 	"kontor/gateway/serverconf"
@@ -237,7 +238,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		Server: cfg.Server, View: global.View, Conf: conf, Signer: keys, Tunnel: client, Peers: peers, Log: messages,
 		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
 			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: reserve(cfg)},
-		Verifier: asic.NewVerifier(now),
+		Verifier: asic.NewVerifier(now), Builtins: metaservice.Builtins(),
 		Limits:   gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
 		Metrics:  measures, Logger: log, Now: now,
 	})
@@ -315,8 +316,8 @@ func firstUpdate(ctx context.Context, global *globalconf.Client, now time.Time) 
 	return global.Update(ctx)
 }
 
-// consumerHandler serves local information systems: REST messages and signed
-// documents.
+// consumerHandler serves local information systems: messages, signed documents,
+// and who is in the network.
 func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf.Store, log *zap.Logger) http.Handler {
 	asicHandler := msglog.Handler(msglog.HandlerConfig{Log: messages, Logger: log.Named("asic"),
 		Authenticate: func(r *http.Request, client id.Client) error {
@@ -326,10 +327,13 @@ func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf
 			}
 			return conf.Conf().AuthenticateClient(client, r.TLS != nil, peer)
 		}})
+	documents := map[string]http.Handler{
+		"/asic": asicHandler, "/listClients": metaservice.ListClients(gw.View), "/verificationconf": metaservice.VerificationConf(gw.View),
+	}
 	// Not a ServeMux: it cleans paths, and those of messages are not ours to clean.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/asic" && r.Method == http.MethodGet {
-			asicHandler.ServeHTTP(w, r)
+		if h := documents[r.URL.Path]; h != nil && r.Method == http.MethodGet {
+			h.ServeHTTP(w, r)
 			return
 		}
 		gw.ServeClient(w, r)
