@@ -3,10 +3,7 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -158,7 +155,7 @@ func connectFault(who string, in func(fault.Code) fault.Code, timeout time.Durat
 		return fault.Wrap(in(fault.IOError), errors.Join(cause, err), "%s did not answer within %s", who, timeout)
 	case errors.As(err, &dns):
 		return fault.Wrap(in(fault.UnknownHost), err, "%s is at a host that is not known", who)
-	case errors.Is(err, errServiceCertificate):
+	case errors.Is(err, serverconf.ErrServiceCertificate):
 		return fault.Wrap(in(fault.SSLAuthenticationFailed), err, "%s presented a TLS certificate that its provider has not registered", who)
 	case errors.As(err, &op) && op.Op == "dial":
 		return fault.Wrap(in(fault.NetworkError), err, "%s did not accept the connection", who)
@@ -177,8 +174,6 @@ type servicePool struct {
 	owner  id.Client
 	verify bool
 }
-
-var errServiceCertificate = errors.New("certificate is not among those registered for the provider's information systems")
 
 func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
 	key := servicePool{s.ID.Owner(), s.VerifyTLS}
@@ -199,22 +194,7 @@ func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		WriteBufferSize:        32 << 10,
 		ReadBufferSize:         32 << 10,
-		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12,
-			// X-Road trusts an information system by its registered certificate,
-			// not by a chain or a host name.
-			InsecureSkipVerify: true,
-			VerifyConnection: func(cs tls.ConnectionState) error {
-				if !key.verify {
-					return nil
-				}
-				owner, ok := g.conf.Conf().Client(key.owner)
-				if ok && len(cs.PeerCertificates) > 0 && trusts(owner.Certificates, cs.PeerCertificates[0]) {
-					return nil
-				}
-				return errServiceCertificate
-			},
-		},
+		TLSClientConfig:        g.conf.ServiceTLS(key.owner, key.verify),
 	}
 	c.pools[key] = t
 	return t
@@ -223,12 +203,3 @@ func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
 // serviceConnectTimeout bounds connecting to a service: a provider's own
 // network is near.
 const serviceConnectTimeout = 30 * time.Second
-
-func trusts(registered []*x509.Certificate, leaf *x509.Certificate) bool {
-	for _, c := range registered {
-		if bytes.Equal(c.Raw, leaf.Raw) {
-			return true
-		}
-	}
-	return false
-}

@@ -165,7 +165,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	if err != nil {
 		return fmt.Errorf("internal TLS certificate: %w", err)
 	}
-	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: []*x509.Certificate{internal.Leaf}, Now: now})
+	conf, err := serverconf.Open(serverconf.Config{Path: cfg.ServerConf(), Internal: &internal, Now: now})
 	if err != nil {
 		return err
 	}

@@ -203,7 +203,7 @@ func (f *findings) add(where string, format string, args ...any) {
 }
 
 // compile checks a model and builds its snapshot. The error lists all findings.
-func compile(m *Model, now func() time.Time, internal map[[sha256.Size]byte]bool) (*Conf, error) {
+func compile(m *Model, now func() time.Time, internal []byte) (*Conf, error) {
 	c := &Conf{
 		clients: make(map[id.Client]*Client, len(m.Clients)), services: map[id.Service]*Service{},
 		internal: internal, now: now,

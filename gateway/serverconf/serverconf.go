@@ -9,6 +9,7 @@
 package serverconf
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -72,7 +73,7 @@ type Conf struct {
 	clients  map[id.Client]*Client
 	order    []*Client
 	services map[id.Service]*Service
-	internal map[[sha256.Size]byte]bool // this server's own TLS certificates
+	internal []byte // this server's own TLS certificate, in DER
 	now      func() time.Time
 }
 
@@ -242,8 +243,7 @@ func (c *Conf) AuthenticateClient(cl id.Client, https bool, peer *x509.Certifica
 	case peer == nil:
 		return ErrCertificateRequired
 	}
-	h := sha256.Sum256(peer.Raw)
-	if client.hashes[h] || c.internal[h] {
+	if client.hashes[sha256.Sum256(peer.Raw)] || bytes.Equal(c.internal, peer.Raw) {
 		return nil
 	}
 	return ErrWrongCertificate

@@ -6,13 +6,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -249,7 +254,7 @@ clients:
   - {id: DEV/GOV/1/saved, connection: http}
   - {id: DEV/GOV/1/disabled, status: disabled, connection: http}
 `, block))
-	s, err := serverconf.Open(serverconf.Config{Path: path, Internal: []*x509.Certificate{internal}})
+	s, err := serverconf.Open(serverconf.Config{Path: path, Internal: &tls.Certificate{Certificate: [][]byte{internal.Raw}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +283,7 @@ clients:
 		}
 	}
 	before := s.Conf()
-	s.SetInternal(other)
+	s.SetInternal(&tls.Certificate{Certificate: [][]byte{other.Raw}})
 	strict := client(t, "DEV/GOV/1/strict")
 	if err := s.Conf().AuthenticateClient(strict, true, internal); !errors.Is(err, serverconf.ErrWrongCertificate) {
 		t.Errorf("replaced internal certificate: %v", err)
@@ -631,5 +636,70 @@ func TestDocument(t *testing.T) {
 	}
 	if _, err := s.Document(&serverconf.Description{File: other}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Both sides of a connection to a service know each other's certificates.
+func TestServiceTLS(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway"}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	internal := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := x509.NewCertPool()
+	known.AddCert(leaf)
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.TLS.PeerCertificates[0].Subject.CommonName)
+	}))
+	backend.Config.ErrorLog = log.New(io.Discard, "", 0)
+	backend.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: known}
+	backend.StartTLS()
+	defer backend.Close()
+
+	owner := client(t, "DEV/GOV/1/s")
+	s, err := serverconf.Open(serverconf.Config{Path: write(t, "clients: [{id: DEV/GOV/1/s}]")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(verify bool) (string, error) {
+		c := http.Client{Transport: &http.Transport{TLSClientConfig: s.ServiceTLS(owner, verify), DisableKeepAlives: true}}
+		resp, err := c.Get(backend.URL)
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return string(b), err
+	}
+	if who, err := call(false); err == nil {
+		t.Errorf("the service took a caller without a certificate: %q", who)
+	}
+	s.SetInternal(internal)
+	if who, err := call(false); err != nil || who != "gateway" {
+		t.Errorf("%q, %v", who, err)
+	}
+	if _, err := call(true); !errors.Is(err, serverconf.ErrServiceCertificate) {
+		t.Errorf("a service that nobody knows: %v", err)
+	}
+	err = s.Update(func(m *serverconf.Model) error {
+		m.Clients[0].Certificates = []serverconf.Certificate{{Certificate: backend.Certificate()}}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who, err := call(true); err != nil || who != "gateway" {
+		t.Errorf("%q, %v", who, err)
 	}
 }

@@ -4,7 +4,7 @@ package serverconf
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,21 +21,22 @@ import (
 // Config tells where the configuration is.
 type Config struct {
 	Path string
-	// Internal holds this server's own TLS certificates, which pass for every
-	// client; none if empty. [Store.SetInternal] replaces them later.
-	Internal []*x509.Certificate
+	// Internal is this server's own TLS key and certificate: the certificate
+	// passes for every client, and services that ask for one get it. Nil: none.
+	// [Store.SetInternal] replaces it later.
+	Internal *tls.Certificate
 	Now      func() time.Time // nil: time.Now
 }
 
 // Store holds the configuration of a running security server. It is safe for
 // concurrent use. One process at a time may write the file.
 type Store struct {
-	path string
-	now  func() time.Time
-	conf atomic.Pointer[Conf]
+	path     string
+	now      func() time.Time
+	conf     atomic.Pointer[Conf]
+	internal atomic.Pointer[tls.Certificate]
 
-	mu       sync.Mutex // held while the file is read or written and conf replaced
-	internal map[[sha256.Size]byte]bool
+	mu sync.Mutex // held while the file is read or written and conf or internal replaced
 }
 
 // Load opens the configuration at path with defaults. A missing file is
@@ -68,7 +69,8 @@ func Create(cfg Config, m *Model) (*Store, error) {
 
 // Open reads the configuration.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{path: cfg.Path, now: cfg.Now, internal: hashes(cfg.Internal)}
+	s := &Store{path: cfg.Path, now: cfg.Now}
+	s.internal.Store(cfg.Internal)
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -117,7 +119,7 @@ func (s *Store) Update(change func(*Model) error) error {
 	if m, err = decode(b); err != nil {
 		return fmt.Errorf("%s: %w", s.path, err)
 	}
-	conf, err := compile(m, s.now, s.internal)
+	conf, err := compile(m, s.now, certificateOf(s.internal.Load()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.path, err)
 	}
@@ -135,15 +137,23 @@ func (s *Store) Model() (*Model, error) {
 	return s.read()
 }
 
-// SetInternal replaces this server's own TLS certificates, which pass for
-// every client.
-func (s *Store) SetInternal(certs ...*x509.Certificate) {
+// SetInternal replaces this server's own TLS key and certificate.
+func (s *Store) SetInternal(own *tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.internal = hashes(certs)
+	s.internal.Store(own)
 	conf := *s.conf.Load()
-	conf.internal = s.internal
+	conf.internal = certificateOf(own)
 	s.conf.Store(&conf)
+}
+
+// certificateOf returns the DER form of the certificate of a key, nil if there
+// is none.
+func certificateOf(own *tls.Certificate) []byte {
+	if own == nil || len(own.Certificate) == 0 {
+		return nil
+	}
+	return own.Certificate[0]
 }
 
 // documents is the folder of the documents that the store keeps, beside the
@@ -216,14 +226,6 @@ func (s *Store) Document(d *Description) ([]byte, error) {
 	return b, err
 }
 
-func hashes(certs []*x509.Certificate) map[[sha256.Size]byte]bool {
-	m := make(map[[sha256.Size]byte]bool, len(certs))
-	for _, c := range certs {
-		m[sha256.Sum256(c.Raw)] = true
-	}
-	return m
-}
-
 func (s *Store) read() (*Model, error) {
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -245,7 +247,7 @@ func (s *Store) read() (*Model, error) {
 }
 
 func (s *Store) swap(m *Model) error {
-	conf, err := compile(m, s.now, s.internal)
+	conf, err := compile(m, s.now, certificateOf(s.internal.Load()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.path, err)
 	}

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 
+	"kontor/cmd/roles"
+	"kontor/config"
 	"kontor/registry"
 )
 
@@ -112,8 +114,27 @@ func startService(n *Network) *Service {
 	s := &Service{}
 	s.Reset()
 	serve(n.tb, n.ip(14)+":8000", s, nil)
-	serve(n.tb, n.ip(14)+":8443", s, &tls.Config{Certificates: []tls.Certificate{n.fix.service.TLS()}})
+	serve(n.tb, n.ip(14)+":8443", s, n.fix.serviceTLS(n.tb))
 	return s
+}
+
+// serviceTLS is how the information system takes connections: only from the
+// gateway whose certificate it knows.
+func (f *fixture) serviceTLS(tb testing.TB) *tls.Config {
+	certFile, _ := roles.InternalTLSFiles(&config.Gateway{DataDir: f.gateways["B"]})
+	gateway, err := roles.ReadDER(certFile, "CERTIFICATE")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{f.service.TLS()}, ClientAuth: tls.RequireAnyClientCert,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if !bytes.Equal(cs.PeerCertificates[0].Raw, gateway) {
+				return errors.New("not the gateway")
+			}
+			return nil
+		},
+	}
 }
 
 // ServeHTTP records the request, once it is complete, and answers.
