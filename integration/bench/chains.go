@@ -16,15 +16,15 @@ import (
 // chains are what a section compares.
 type chains struct {
 	references map[string]*reference.Chain
+	order      []string // of the references
 	world      *world.World
-	pairs      map[string]*world.Pair
 }
 
 // start starts reference chains by name (caddy h2, caddy h3, go h2, nginx h1)
 // and pairs of gateways. A reference that this machine cannot run is left out
 // with a word. Call stop even after an error.
 func (b *bench) start(names []string, pairs []world.PairConfig) (c *chains, err error) {
-	c = &chains{references: map[string]*reference.Chain{}, pairs: map[string]*world.Pair{}}
+	c = &chains{references: map[string]*reference.Chain{}}
 	for i, name := range names {
 		dir, err := b.folder(name)
 		if err != nil {
@@ -39,7 +39,7 @@ func (b *bench) start(names []string, pairs []world.PairConfig) (c *chains, err 
 			b.report.note("%s is not installed here and was not measured.", name)
 			continue
 		}
-		c.references[name] = r
+		c.references[name], c.order = r, append(c.order, name)
 	}
 	if len(pairs) == 0 {
 		return c, nil
@@ -53,9 +53,6 @@ func (b *bench) start(names []string, pairs []world.PairConfig) (c *chains, err 
 	}
 	b.say("starting %d gateways", 2*len(pairs))
 	c.world, err = world.Start(b.ctx, world.Config{Bin: b.bin, Dir: dir, Registry: registryIP, Trust: trustIP, Backend: backendAt, Pairs: pairs})
-	for _, p := range c.world.Pairs {
-		c.pairs[p.Name] = p
-	}
 	return c, err
 }
 
@@ -93,22 +90,15 @@ func (c *chains) stop() error {
 	return errors.Join(failed...)
 }
 
-// transports of tunnels that this build has.
-func (b *bench) transports() ([]string, error) {
+// findTransports asks which tunnels this build has.
+func (b *bench) findTransports() ([]string, error) {
 	file := filepath.Join(b.dir, "transport.yaml")
 	if err := os.WriteFile(file, []byte("server: X/Y/Z/ss\ntunnel: {transport: quic}\n"), 0o600); err != nil {
 		return nil, err
 	}
 	if err := exec.CommandContext(b.ctx, filepath.Join(b.bin, "kontor"), "gateway", "config", "check", "--config", file).Run(); err != nil {
 		b.say("this build has no tunnels over QUIC; they are skipped")
-		b.report.note("This build has no tunnels over QUIC.")
 		return []string{"https"}, nil
 	}
 	return []string{"https", "quic"}, nil
-}
-
-// pairOf describes a pair with everything at its default but the keys'
-// algorithm and the transport.
-func pairOf(name, algorithm, transport string) world.PairConfig {
-	return world.PairConfig{Name: name, Algorithm: algorithm, Transport: transport, Batch: "auto"}
 }

@@ -7,36 +7,145 @@ import (
 	"fmt"
 	"time"
 
+	"kontor/integration/bench/load"
 	"kontor/integration/bench/world"
 )
 
-// quick is the core comparison alone.
-func (b *bench) quick() (err error) {
-	transports, err := b.transports()
-	if err != nil {
-		return err
-	}
+// sampleCost is how long a measurement takes with what belongs to it: warming
+// up and, for Kontor, waiting until all is time-stamped.
+func sampleCost(length time.Duration) time.Duration { return length + warmUp + 700*time.Millisecond }
+
+const startCost = 8 * time.Second
+
+// counts are the numbers of clients.
+var counts = []int{1, 16, 64, 256}
+
+// quick is the comparison that matters most, alone.
+func (b *bench) quick() error {
+	return b.with([]string{referenceName}, b.p256(), func(c *chains) error {
+		subjects := []subject{ofReference(c.references[referenceName], 64)}
+		for _, p := range c.world.Pairs {
+			subjects = append(subjects, ofPair(p, 64))
+		}
+		rows, err := b.compare(subjects, b.rounds, b.length)
+		if err != nil {
+			return err
+		}
+		b.report.add("REST, 1 KB JSON, P-256 keys", rows)
+		for i, p := range c.world.Pairs {
+			b.summary = append(b.summary, fmt.Sprintf("ratio %s c64 %.2f", p.Transport, rows[1+i].Ratio))
+		}
+		return nil
+	})
+}
+
+// p256 are the pairs of the core comparison.
+func (b *bench) p256() []world.PairConfig {
 	var pairs []world.PairConfig
-	for _, t := range transports {
-		pairs = append(pairs, pairOf(t, "EC-P256", t))
+	for _, t := range b.transports {
+		pairs = append(pairs, world.PairConfig{Name: t, Algorithm: "EC-P256", Transport: t})
 	}
-	c, err := b.start([]string{referenceName}, pairs)
+	return pairs
+}
+
+// core compares all chains at 64 clients, and the most important ones at other
+// numbers.
+func (b *bench) core() error {
+	return b.with([]string{"caddy h2", "caddy h3", "nginx h1", "go h2"}, b.p256(), func(c *chains) error {
+		var rows []row
+		for _, n := range counts {
+			var subjects []subject
+			if n == 64 {
+				subjects = append(subjects, subject{what: "no proxy", clients: n, request: load.Get(backendAt, "/rest", "", 1024)})
+			}
+			for _, name := range c.order {
+				if n == 64 || name == referenceName {
+					subjects = append(subjects, ofReference(c.references[name], n))
+				}
+			}
+			for _, p := range c.world.Pairs {
+				subjects = append(subjects, ofPair(p, n))
+			}
+			more, err := b.compare(subjects, b.rounds, b.length)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, more...)
+		}
+		b.report.add("REST, 1 KB JSON, P-256 keys", rows)
+		return nil
+	})
+}
+
+func coreTakes(o options) time.Duration {
+	return 2*startCost + time.Duration(16*o.rounds)*sampleCost(o.length)
+}
+
+// keys compares signing keys, and signatures of one message each.
+func (b *bench) keys() error {
+	var pairs []world.PairConfig
+	for _, t := range b.transports {
+		for _, a := range []string{"RSA-2048", "RSA-3072"} {
+			pairs = append(pairs, world.PairConfig{Name: t + " " + a, Algorithm: a, Transport: t})
+		}
+		pairs = append(pairs, world.PairConfig{Name: t + " P-256 never batched", Algorithm: "EC-P256", Transport: t, Batch: "never"})
+	}
+	return b.with([]string{referenceName}, pairs, func(c *chains) error {
+		var rows []row
+		for _, n := range counts {
+			subjects := []subject{ofReference(c.references[referenceName], n)}
+			for _, p := range c.world.Pairs {
+				if n == 64 || p.Batch == "" {
+					subjects = append(subjects, ofPair(p, n))
+				}
+			}
+			more, err := b.compare(subjects, b.rounds, keysLength(b.options))
+			if err != nil {
+				return err
+			}
+			rows = append(rows, more...)
+		}
+		b.report.add("REST, 1 KB JSON, by signing key", rows)
+		return nil
+	})
+}
+
+func keysLength(o options) time.Duration { return o.length * 2 / 3 }
+
+func keysTake(o options) time.Duration {
+	return 2*startCost + time.Duration(22*o.rounds)*sampleCost(keysLength(o))
+}
+
+// soap compares SOAP with REST, at 64 clients.
+func (b *bench) soap() error {
+	return b.with(nil, b.p256(), func(c *chains) error {
+		var subjects []subject
+		for _, p := range c.world.Pairs {
+			rest, soap := ofPair(p, 64), ofPair(p, 64)
+			rest.what, rest.reference = rest.what+" REST", ""
+			soap.what, soap.reference = soap.what+" SOAP", rest.what
+			soap.request = load.SOAP(p.Addr(), p.Client, p.SOAP, 0)
+			subjects = append(subjects, rest, soap)
+		}
+		rows, err := b.compare(subjects, b.rounds, b.length)
+		if err != nil {
+			return err
+		}
+		b.report.add("1 KB answers by SOAP, in relation to REST over the same tunnels", rows)
+		return nil
+	})
+}
+
+func soapTakes(o options) time.Duration {
+	return startCost + time.Duration(4*o.rounds)*sampleCost(o.length)
+}
+
+// with starts chains, uses and stops them.
+func (b *bench) with(references []string, pairs []world.PairConfig, use func(*chains) error) (err error) {
+	c, err := b.start(references, pairs)
 	defer func() { err = errors.Join(err, c.stop()) }()
 	if err != nil {
 		return err
 	}
-	subjects := []subject{ofReference(c.references[referenceName], 64)}
-	for _, p := range c.world.Pairs {
-		subjects = append(subjects, ofPair(p, 64))
-	}
-	rows, err := b.compare(subjects, b.rounds, max(b.length, 5*time.Second))
-	if err != nil {
-		return err
-	}
-	b.report.add("REST, 1 KB JSON, P-256 keys", rows)
-	b.summary = nil
-	for i := len(rows) - 1; i > 0; i-- {
-		b.summary = append(b.summary, fmt.Sprintf("ratio %s c64 %.2f", c.world.Pairs[i-1].Name, rows[i].Ratio))
-	}
-	return nil
+	return use(c)
 }

@@ -118,21 +118,30 @@ type section struct {
 
 // all sections, in their order.
 var all = []section{
-	{"quick", false, (*bench).quick, func(options) time.Duration { return 150 * time.Second }},
+	{"quick", false, (*bench).quick, func(o options) time.Duration { return startCost + time.Duration(3*o.rounds)*sampleCost(o.length) }},
+	{"core", true, (*bench).core, coreTakes},
+	{"keys", true, (*bench).keys, keysTake},
+	{"soap", true, (*bench).soap, soapTakes},
+	{"bodies", true, (*bench).bodies, bodiesTake},
+	{"start", true, (*bench).startUp, startTakes},
+	{"stages", true, (*bench).stages, stagesTake},
+	{"ecosystem", true, (*bench).ecosystem, ecosystemTakes},
+	{"sustained", false, (*bench).sustained, sustainedTakes},
 }
 
 // bench is one run.
 type bench struct {
 	options
-	ctx     context.Context
-	dir     string // of this run
-	self    string
-	caddy   string
-	backend *process.Process
-	report  *report
-	left    time.Duration // of the sections to come, about
-	folders int
-	summary []string // the last lines of all
+	ctx        context.Context
+	transports []string // of tunnels, that this build has
+	dir        string   // of this run
+	self       string
+	caddy      string
+	backend    *process.Process
+	report     *report
+	left       time.Duration // of the sections to come, about
+	folders    int
+	summary    []string // the last lines of all
 }
 
 // Addresses on loopback, none of the sandbox's.
@@ -181,6 +190,9 @@ func (b *bench) sections(which []section) error {
 	}
 	var err error
 	if b.backend, err = process.Start(process.Spec{Name: "service", Args: []string{b.self, "serve", backendAt}, Log: filepath.Join(b.dir, "service.log")}); err != nil {
+		return err
+	}
+	if b.transports, err = b.findTransports(); err != nil {
 		return err
 	}
 	for i, s := range which {

@@ -21,10 +21,10 @@ type subject struct {
 	what      string
 	request   load.Request
 	clients   int
-	bytes     int64 // of the body of each exchange; 0: of no interest
-	procs     [2]*process.Process
-	pair      *world.Pair // nil: not Kontor
-	reference string      // what of the subject that it is compared with, for the same clients; empty: none
+	bytes     int64               // of the body of each exchange; 0: of no interest
+	procs     [2]*process.Process // both sides; nil: none
+	pair      *world.Pair         // nil: not Kontor
+	reference string              // what of the subject that it is compared with, for the same clients; empty: none
 }
 
 // sample is what one measurement gave.
@@ -39,6 +39,16 @@ type sample struct {
 	Peak   [2]int64      `json:"peak"` // during it
 	Count  int           `json:"exchanges"`
 	Checks int           `json:"records_checked,omitempty"` // in both message logs
+}
+
+// failed adds to an error that a program has ended, if one has.
+func (s subject) failed(err error) error {
+	for _, p := range s.procs {
+		if p != nil {
+			err = errors.Join(err, p.Err())
+		}
+	}
+	return err
 }
 
 // warmUp comes before every measurement.
@@ -61,17 +71,22 @@ func (b *bench) measure(s subject, length time.Duration) (sample, []string, erro
 	}
 	r, err := load.Run(b.ctx, s.request, load.Options{Clients: s.clients, Warm: warm, Length: length, Begin: func() (err error) {
 		for i, p := range s.procs {
-			if err = errors.Join(err, p.ResetPeak()); err == nil {
-				used[i], err = p.Usage()
+			if p != nil {
+				if err = errors.Join(err, p.ResetPeak()); err == nil {
+					used[i], err = p.Usage()
+				}
 			}
 		}
 		return err
 	}})
 	if err != nil {
-		return out, nil, fmt.Errorf("%s, %d clients: %w", s.what, s.clients, errors.Join(err, s.procs[0].Err(), s.procs[1].Err()))
+		return out, nil, fmt.Errorf("%s, %d clients: %w", s.what, s.clients, s.failed(err))
 	}
 	out = sample{Rate: r.Rate(), P50: r.P50, P99: r.P99, Max: r.Max, Count: r.Exchanges, MBps: r.Rate() * float64(s.bytes) / 1e6}
 	for i, p := range s.procs {
+		if p == nil {
+			continue
+		}
 		u, err := p.Usage()
 		if err != nil {
 			return out, nil, err

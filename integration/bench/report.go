@@ -37,11 +37,12 @@ type machine struct {
 
 // findings are those of one section.
 type findings struct {
-	Machine  machine  `json:"machine"`
-	Rows     []row    `json:"rows,omitempty"`
-	Tables   []table  `json:"tables"`
-	Notes    []string `json:"notes,omitempty"`
-	Verified int      `json:"containers_verified,omitempty"`
+	Machine  machine            `json:"machine"`
+	Rows     []row              `json:"rows,omitempty"`
+	Tables   []table            `json:"tables"`
+	Notes    []string           `json:"notes,omitempty"`
+	Values   map[string]float64 `json:"values,omitempty"`
+	Verified int                `json:"containers_verified,omitempty"`
 }
 
 // row is one subject and its samples, one of each round.
@@ -91,6 +92,9 @@ func (r *report) add(title string, rows []row) {
 		}
 		mb := func(of func(sample) [2]int64) string {
 			side := func(i int) float64 { return v.median(func(s sample) float64 { return float64(of(s)[i]) }) / 1e6 }
+			if side(0) == 0 {
+				return "–"
+			}
 			return fmt.Sprintf("%.0f / %.0f", side(0), side(1))
 		}
 		d := func(of func(sample) time.Duration) string {

@@ -83,12 +83,14 @@ message_log:
   stamp_interval: %[7]s
   disk_reserve: 64MiB
   bodies: %[8]t
-signing: {batch: %[9]s}
-`, g.Server, g.Data, w.path("secrets", filepath.Base(g.Data)), w.Anchor(), g.control, p.IP[side], StampInterval, !p.NoBodies, p.Batch)
+`, g.Server, g.Data, w.path("secrets", filepath.Base(g.Data)), w.Anchor(), g.control, p.IP[side], StampInterval, !p.NoBodies)
+	if p.Batch != "" {
+		text += "signing: {batch: " + p.Batch + "}\n"
+	}
 	if p.NetNS[side] == "" {
 		text += "address: " + p.IP[side] + "\n"
 	}
-	if p.Transport != "https" {
+	if p.Transport != "https" && p.Transport != "" {
 		text += "tunnel: {transport: " + p.Transport + "}\n"
 	}
 	return text

@@ -44,8 +44,8 @@ type Config struct {
 type PairConfig struct {
 	Name      string
 	Algorithm string // of the keys, as in EC-P256
-	Transport string // of the tunnels: https or quic
-	Batch     string // signing.batch
+	Transport string // of the tunnels: https or quic; empty: the default
+	Batch     string // signing.batch; empty: its default
 	NoBodies  bool   // message bodies are not logged
 	IP        [2]string
 	Consumer  string // IP address for information systems, if another
