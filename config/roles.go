@@ -66,6 +66,24 @@ type Gateway struct {
 		Certificates []ACMECertificate `mapstructure:"certificates"`
 	} `mapstructure:"acme"`
 
+	// OperationalMonitoring keeps a record of every exchange, without its
+	// content, for X-Road's monitoring services.
+	OperationalMonitoring struct {
+		Enabled        bool          `mapstructure:"enabled"`
+		Keep           time.Duration `mapstructure:"keep"`            // older records go
+		MaxSize        Size          `mapstructure:"max_size"`        // the oldest go before there is more
+		AvailableAfter time.Duration `mapstructure:"available_after"` // how old records must be before others get them
+		MaxRecords     int           `mapstructure:"max_records"`     // in one answer
+		LimitRemote    bool          `mapstructure:"limit_remote"`    // tell the instance's monitoring client less about this machine than its owner
+	} `mapstructure:"operational_monitoring"`
+
+	// Tracing tells a collector about exchanges. It is off without an endpoint.
+	Tracing struct {
+		Endpoint  string  `mapstructure:"endpoint"`  // OTLP over HTTP, such as http://localhost:4318/v1/traces
+		Sample    float64 `mapstructure:"sample"`    // fraction of exchanges, 0 to 1
+		Propagate bool    `mapstructure:"propagate"` // carry trace context from hop to hop, even without an endpoint
+	} `mapstructure:"tracing"`
+
 	Limits struct {
 		Exchanges int           `mapstructure:"exchanges"`
 		Idle      time.Duration `mapstructure:"idle"`
@@ -106,6 +124,9 @@ func (c *Gateway) defaults() {
 	c.MessageLog.StampGrace = 4 * time.Hour
 	c.Signing.Batch = "auto"
 	c.ACME.Listen = ":80"
+	o := &c.OperationalMonitoring
+	o.Enabled, o.Keep, o.MaxSize, o.AvailableAfter, o.MaxRecords = true, 7*24*time.Hour, 1<<30, time.Minute, 10_000
+	c.Tracing.Sample = 0.1
 	c.Limits.Exchanges, c.Limits.Idle, c.Limits.Answer = 1024, time.Minute, 5*time.Minute
 	c.Logging.defaults()
 }
@@ -151,12 +172,31 @@ func (c *Gateway) validate(p *problems) {
 		p.add("signing.batch", "%q is not a way of batching; use auto, never or always", b)
 	}
 	c.validateACME(p)
+	c.validateMonitoring(p)
 	if c.Limits.Exchanges < 1 || c.Limits.Exchanges > 1<<16 {
 		p.add("limits.exchanges", "%d is not between 1 and 65536", c.Limits.Exchanges)
 	}
 	atLeast(p, "limits.idle", c.Limits.Idle, time.Second)
 	atLeast(p, "limits.answer", c.Limits.Answer, time.Second)
 	c.Logging.validate(p)
+}
+
+func (c *Gateway) validateMonitoring(p *problems) {
+	o, t := &c.OperationalMonitoring, &c.Tracing
+	atLeast(p, "operational_monitoring.keep", o.Keep, time.Minute)
+	atLeast(p, "operational_monitoring.available_after", o.AvailableAfter, 2*time.Second)
+	if o.MaxSize < 1<<20 {
+		p.add("operational_monitoring.max_size", "%s is too little; at least 1MiB is needed", o.MaxSize)
+	}
+	if o.MaxRecords < 1 || o.MaxRecords > 1_000_000 {
+		p.add("operational_monitoring.max_records", "%d is not between 1 and 1000000", o.MaxRecords)
+	}
+	if t.Endpoint != "" {
+		address(p, "tracing.endpoint", t.Endpoint)
+	}
+	if !(t.Sample >= 0 && t.Sample <= 1) {
+		p.add("tracing.sample", "%v is not between 0 and 1", t.Sample)
+	}
 }
 
 func (c *Gateway) validateACME(p *problems) {

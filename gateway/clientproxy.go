@@ -247,7 +247,7 @@ func requestHeader(r *http.Request, req *message.Request, enc *message.Encoder) 
 	h := http.Header{
 		"Content-Type":            {enc.ContentType()},
 		"X-Hash-Algorithm":        {"SHA-512"},
-		"X-Proxy-Version":         {proxyVersion},
+		"X-Proxy-Version":         {Version},
 		"X-Original-Content-Type": {r.Header.Get("Content-Type")},
 		"X-Road-Request-Id":       {req.RequestID},
 	}

@@ -87,9 +87,9 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// proxyVersion is the X-Road release whose behaviour this gateway has; peers
-// may demand a minimum (Message Transport Protocol, section 2.2).
-const proxyVersion = "7.8.1"
+// Version is the X-Road release whose behaviour this gateway has; peers may
+// demand a minimum (Message Transport Protocol, section 2.2).
+const Version = "7.8.1"
 
 // logTimeout bounds a write to the message log that must outlive its caller:
 // once a signature exists the record is written even if the client is gone.

@@ -20,7 +20,7 @@ func (g *Gateway) keepRecord(x *Exchange) {
 		ServerType: opmonitor.Client, RequestIn: opmonitor.Millis(x.Start),
 		RequestOut: opmonitor.Millis(x.RequestOut), ResponseIn: opmonitor.Millis(x.ResponseIn), ResponseOut: opmonitor.Millis(x.ResponseOut),
 		Client: x.Client, Service: x.Service, MessageID: x.MessageID, RequestID: x.RequestID,
-		ClientAddress: x.own, ServiceAddress: x.opposite, Version: proxyVersion,
+		ClientAddress: x.own, ServiceAddress: x.opposite, Version: Version,
 		Succeeded: x.Err == nil && x.Status < http.StatusBadRequest,
 	}
 	if x.Side == "server" {

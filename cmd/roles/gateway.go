@@ -233,14 +233,18 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	}
 	defer messages.Close()
 
+	watch, err := newMonitoring(ctx, cfg, token, conf, internal.Leaf, now, log)
+	if err != nil {
+		return err
+	}
 	measures := gateway.NewMetrics()
 	gw, err := gateway.New(gateway.Config{
 		Server: cfg.Server, View: global.View, Conf: conf, Signer: keys, Tunnel: client, Peers: peers, Log: messages,
 		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
 			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: reserve(cfg)},
-		Verifier: asic.NewVerifier(now), Builtins: metaservice.Builtins(),
-		Limits:   gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
-		Metrics:  measures, Logger: log, Now: now,
+		Verifier: asic.NewVerifier(now), Builtins: append(metaservice.Builtins(), watch.services...), Records: watch.store, Tracer: watch.tracer,
+		Limits:  gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
+		Metrics: measures, Logger: log, Now: now,
 	})
 	if err != nil {
 		return err
@@ -259,6 +263,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	defer administration.Audit.Close()
 	metrics.MustRegister(measures, syncs)
 	registerState(metrics, messages, global, keys)
+	watch.register(metrics)
 
 	// The log outlives the listeners: exchanges under way are still written.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -268,6 +273,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	tasks.Go(func() error { return messages.Run(background) })
 	tasks.Go(func() error { return keys.Run(background) })
 	tasks.Go(func() error { return global.Run(background) })
+	tasks.Go(func() error { return watch.run(background) })
 	tasks.Go(func() error { return administration.Run(background) })
 	tasks.Go(func() error { return own.run(background, http.HandlerFunc(gw.ServeClient), internal.Leaf) })
 	// A renewal is durable at every step; it need not outlive the listeners.
