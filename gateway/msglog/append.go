@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"kontor/gateway/message"
+	"kontor/pki/asic"
 )
 
 // bodySource is what the log needs of a message.Body.
@@ -211,7 +212,9 @@ const maxPooled = 128 << 10
 // write gives e its number and commits it.
 func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	buf := buffers.Get().(*[]byte)
-	value := e.appendTo((*buf)[:0])
+	known, learn := l.patterns.find(e.Evidence.Signature, l.next.Load())
+	leaf := l.leaves.digest(e.Evidence.Signature)
+	value := e.appendTo((*buf)[:0], known)
 	if cap(value) <= maxPooled {
 		defer func() { *buf = value[:0]; buffers.Put(buf) }()
 	}
@@ -227,7 +230,7 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	case <-l.failed:
 		return 0, l.failure
 	}
-	b, err := l.enqueueEntry(e, value)
+	b, err := l.enqueueEntry(e, value, learn, leaf)
 	<-l.order
 	if err != nil {
 		return 0, err
@@ -244,11 +247,15 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	return e.Seq, nil
 }
 
-// enqueueEntry is called by the holder of order.
-func (l *Log) enqueueEntry(e *Entry, value []byte) (*pebble.Batch, error) {
+// enqueueEntry is called by the holder of order. With learn, the signature
+// document becomes a pattern.
+func (l *Log) enqueueEntry(e *Entry, value []byte, learn bool, leaf asic.Digest) (*pebble.Batch, error) {
 	e.Seq = l.next.Load()
 	b := l.db.NewBatchWithSize(len(value) + 512)
 	err := b.Set(numberKey(prefixRecord, e.Seq), value, nil)
+	if learn {
+		err = errors.Join(err, b.Set(numberKey(prefixPattern, e.Seq), e.Evidence.Signature, nil))
+	}
 	for _, key := range indexKeys(e) {
 		err = errors.Join(err, b.Set(key, nil, nil))
 	}
@@ -263,8 +270,11 @@ func (l *Log) enqueueEntry(e *Entry, value []byte) (*pebble.Batch, error) {
 	if err := l.enqueue(b); err != nil {
 		return nil, err
 	}
+	if learn {
+		l.patterns.learn(e.Evidence.Signature, e.Seq)
+	}
 	l.next.Store(e.Seq + 1)
-	l.stamps.noteAppend(e.Seq, e.Time)
+	l.stamps.noteAppend(e.Seq, e.Time, leaf)
 	return b, nil
 }
 
@@ -295,7 +305,7 @@ func (l *Log) get(r pebble.Reader, seq uint64) (*Entry, error) {
 	if v == nil {
 		return nil, fmt.Errorf("%w: number %d", ErrNotFound, seq)
 	}
-	e, err := decodeEntry(seq, v)
+	e, err := decodeEntry(seq, v, &patternSource{r: r})
 	if err != nil {
 		return nil, err
 	}

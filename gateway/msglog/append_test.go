@@ -345,7 +345,7 @@ func TestCheckFindsDamage(t *testing.T) {
 		"gap": {func(_ *msglog.Log, _ *vfs.MemFS, b *pebble.Batch) error { return b.Delete(msglog.RecordKey(2), nil) }, "records 2 to 2 are missing"},
 		"end": {func(_ *msglog.Log, _ *vfs.MemFS, b *pebble.Batch) error { return b.Delete(msglog.RecordKey(4), nil) }, "records 4 to 4 are missing"},
 		"damaged": {func(_ *msglog.Log, _ *vfs.MemFS, b *pebble.Batch) error {
-			return b.Set(msglog.RecordKey(2), []byte{1, 2}, nil)
+			return b.Set(msglog.RecordKey(2), []byte{2, 2}, nil)
 		}, "not a canonical record"},
 		"stamp": {func(_ *msglog.Log, _ *vfs.MemFS, b *pebble.Batch) error { return b.Delete(msglog.StampKey(3), nil) }, "should be time-stamped"},
 		"damaged stamp": {func(_ *msglog.Log, _ *vfs.MemFS, b *pebble.Batch) error {

@@ -110,10 +110,11 @@ func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
 	a := l.newArchive()
 	b := l.db.NewBatch()
 	n := 0
+	patterns := &patternSource{r: l.db}
 	var freed []bodyRef
 	for it.First(); err == nil && it.Valid() && n < pruneBatch && !a.full(); it.Next() {
 		var e *Entry
-		if e, err = decodeEntry(keyNumber(it.Key()), it.Value()); err != nil || !e.Time.Before(before) {
+		if e, err = decodeEntry(keyNumber(it.Key()), it.Value(), patterns); err != nil || !e.Time.Before(before) {
 			break
 		}
 		if err = errors.Join(ctx.Err(), a.add(ctx, e), deleteEntry(b, e)); err == nil {
@@ -128,7 +129,7 @@ func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
 	if err = errors.Join(err, it.Error(), it.Close()); err != nil || n == 0 {
 		return 0, errors.Join(err, a.abandon(), b.Close())
 	}
-	err = errors.Join(a.finish(b), l.deleteStamps(b, last), b.Set(keyPruned, numberKey(0, last)[1:], nil))
+	err = errors.Join(a.finish(b), l.deleteStamps(b, last), deletePatterns(b, last), b.Set(keyPruned, numberKey(0, last)[1:], nil))
 	if err != nil {
 		return 0, errors.Join(err, a.abandon(), b.Close())
 	}

@@ -63,6 +63,7 @@ func (l *Log) Check(ctx context.Context) (_ *CheckReport, err error) {
 	c.report.First, c.report.Last = l.prune.upTo.Load()+1, l.next.Load()-1
 	c.stamped = l.stamps.upTo.Load()
 	c.snap = l.db.NewSnapshot()
+	c.patterns = &patternSource{r: c.snap}
 	defer func() { err = errors.Join(err, c.snap.Close()) }()
 	for _, step := range []func() error{c.records, c.indexes, c.bodyKeys, c.bodyFiles, c.stamps} {
 		if err := step(); err != nil {
@@ -73,11 +74,12 @@ func (l *Log) Check(ctx context.Context) (_ *CheckReport, err error) {
 }
 
 type checker struct {
-	l       *Log
-	ctx     context.Context
-	snap    *pebble.Snapshot
-	stamped uint64
-	report  CheckReport
+	l        *Log
+	ctx      context.Context
+	snap     *pebble.Snapshot
+	patterns *patternSource
+	stamped  uint64
+	report   CheckReport
 }
 
 // each visits all keys under a prefix.
@@ -106,7 +108,7 @@ func (c *checker) records() error {
 		if seq <= c.stamped {
 			c.report.Stamped++
 		}
-		e, err := decodeEntry(seq, value)
+		e, err := decodeEntry(seq, value, c.patterns)
 		if err != nil {
 			c.report.add("%v", err)
 			return nil
@@ -217,7 +219,7 @@ func (c *checker) bodyKeys() error {
 		if err != nil {
 			return err
 		}
-		e, err := decodeEntry(ref.seq, v)
+		e, err := decodeEntry(ref.seq, v, c.patterns)
 		if err != nil || !slices.ContainsFunc(e.Bodies, func(b Body) bool {
 			return b.State == BodyFile && string(b.data) == string(key[1:])
 		}) {
@@ -311,7 +313,7 @@ func (c *checker) stamp(s *stamp, last uint64) error {
 		if err != nil {
 			return err
 		}
-		e, err := decodeEntry(seq, v)
+		e, err := decodeEntry(seq, v, c.patterns)
 		if err != nil || sha512.Sum512(e.Evidence.Signature) != s.leaves[seq-s.first] {
 			c.report.add("record %d is not what its time-stamp covers", seq)
 		}

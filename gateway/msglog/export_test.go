@@ -58,10 +58,10 @@ func StampKey(last uint64) []byte { return numberKey(prefixStamp, last) }
 func IndexKeys(e *Entry) [4][]byte { return indexKeys(e) }
 
 // Encode and Decode are the canonical form of records.
-func Encode(e *Entry) []byte { return e.appendTo(nil) }
+func Encode(e *Entry) []byte { return e.appendTo(nil, nil) }
 
 // Decode reads the canonical form.
-func Decode(seq uint64, b []byte) (*Entry, error) { return decodeEntry(seq, b) }
+func Decode(seq uint64, b []byte) (*Entry, error) { return decodeEntry(seq, b, nil) }
 
 // DecodeStamp reads a time-stamp and writes it again.
 func DecodeStamp(last uint64, b []byte) ([]byte, error) {
@@ -74,3 +74,30 @@ func DecodeStamp(last uint64, b []byte) ([]byte, error) {
 
 // SetBatch changes how many signatures one token covers.
 func (l *Log) SetBatch(n uint64) { l.stamps.batch = n }
+
+// Terse and FromTerse are the form of hash chain documents in the log.
+func Terse(doc []byte) []byte { return appendTerse(nil, doc) }
+
+// FromTerse reads it.
+func FromTerse(b []byte) ([]byte, error) { return fromTerse(b) }
+
+// Difference tells how doc differs from a pattern.
+func Difference(pattern, doc []byte) ([]byte, bool) { return appendDifference(nil, pattern, doc) }
+
+// ApplyDifference makes doc again.
+func ApplyDifference(pattern, diff []byte) ([]byte, error) { return applyDifference(pattern, diff) }
+
+// Has reports whether a key is in the log.
+func (l *Log) Has(key []byte) (bool, error) {
+	v, err := get(l.db, key)
+	return v != nil, err
+}
+
+// Stored returns the bytes that the log has of a record.
+func (l *Log) Stored(seq uint64) ([]byte, error) { return get(l.db, numberKey(prefixRecord, seq)) }
+
+// PatternKey is the key of the pattern that record seq gave.
+func PatternKey(seq uint64) []byte { return numberKey(prefixPattern, seq) }
+
+// DeletePatterns removes the patterns that serve only records up to pruned.
+func DeletePatterns(b *pebble.Batch, pruned uint64) error { return deletePatterns(b, pruned) }

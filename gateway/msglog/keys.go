@@ -16,6 +16,7 @@ import (
 //	s hash(service)    t seq
 //	t                  t seq
 //	T last                    time-stamp of the records up to last
+//	p seq                     pattern of signature documents, that of record seq
 //	b name                    body file: seq of its record, size
 //	g name                    body file to remove
 //	m name                    single values
@@ -31,6 +32,7 @@ const (
 	prefixStamp   = 'T'
 	prefixBody    = 'b'
 	prefixGarbage = 'g'
+	prefixPattern = 'p'
 
 	hashLen = 8
 )

@@ -125,10 +125,12 @@ type Log struct {
 	users  int
 	idle   *sync.Cond
 
-	space  spaceGuard
-	bodies bodyStore
-	stamps stampState
-	prune  pruneState
+	space    spaceGuard
+	bodies   bodyStore
+	patterns patterns
+	leaves   recentLeaves
+	stamps   stampState
+	prune    pruneState
 }
 
 // Open opens the log in cfg.Dir or creates it, and clears away what an
@@ -333,7 +335,7 @@ func (l *Log) syncInterval() time.Duration {
 	}
 }
 
-const formatVersion = 1
+const formatVersion = 2
 
 func (l *Log) checkFormat() error {
 	v, err := l.getNumber(keyFormat)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"kontor/gateway/message"
@@ -110,13 +111,14 @@ func (e *Entry) Holder() id.Client {
 }
 
 const (
-	recordVersion = 1
+	recordVersion = 2
 
 	flagServer       = 1 << 0
 	flagResponse     = 1 << 1
 	flagVersioned    = 1 << 2
 	flagHeadWithheld = 1 << 3
-	flagsKnown       = flagServer | flagResponse | flagVersioned | flagHeadWithheld
+	flagPattern      = 1 << 4
+	flagsKnown       = flagServer | flagResponse | flagVersioned | flagHeadWithheld | flagPattern
 
 	// maxAttachments bounds the digests of one record.
 	maxAttachments = 10_000
@@ -127,8 +129,10 @@ var errEncoding = errors.New("not a canonical record")
 // appendTo writes the canonical form: version, flags, time in nanoseconds since
 // 1970 (8 bytes, big endian), then every field in fixed order, each preceded by
 // its length as a minimal varint. For each digest of an attachment there is a
-// body at the end. The sequence number is the key and is not repeated.
-func (e *Entry) appendTo(b []byte) []byte {
+// body at the end. The sequence number is the key and is not repeated. The
+// documents of the hash chain are in terse form. With a pattern that fits, the
+// signature document is its number and what differs from it.
+func (e *Entry) appendTo(b []byte, p *pattern) []byte {
 	var flags byte
 	if e.Side == Server {
 		flags |= flagServer
@@ -143,6 +147,7 @@ func (e *Entry) appendTo(b []byte) []byte {
 	if e.HeadWithheld {
 		flags |= flagHeadWithheld
 	}
+	flagsAt := len(b) + 1
 	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixNano()))
 	b = appendString(b, e.MessageID)
@@ -160,9 +165,9 @@ func (e *Entry) appendTo(b []byte) []byte {
 	for i := range e.Evidence.Attachments {
 		b = append(b, e.Evidence.Attachments[i][:]...)
 	}
-	b = appendBytes(b, e.Evidence.Signature)
-	b = appendBytes(b, e.Evidence.ChainResult)
-	b = appendBytes(b, e.Evidence.Chain)
+	b = e.appendSignature(b, flagsAt, p)
+	b = appendSized(b, e.Evidence.ChainResult, appendTerse)
+	b = appendSized(b, e.Evidence.Chain, appendTerse)
 	b = appendBytes(b, e.Head)
 	for _, body := range e.Bodies {
 		b = append(b, byte(body.State))
@@ -174,8 +179,35 @@ func (e *Entry) appendTo(b []byte) []byte {
 	return b
 }
 
-// decodeEntry reads the canonical form strictly. The result shares b.
-func decodeEntry(seq uint64, b []byte) (*Entry, error) {
+// appendSignature writes the signature document; the flags are at an index of b.
+func (e *Entry) appendSignature(b []byte, flagsAt int, p *pattern) []byte {
+	if p != nil && len(p.doc) == len(e.Evidence.Signature) {
+		short := binary.AppendUvarint(b, p.seq)
+		fits := false
+		short = appendSized(short, e.Evidence.Signature, func(b, doc []byte) []byte {
+			b, fits = appendDifference(b, p.doc, doc)
+			return b
+		})
+		if fits {
+			short[flagsAt] |= flagPattern
+			return short
+		}
+	}
+	return appendBytes(b, e.Evidence.Signature)
+}
+
+// appendSized appends what encode makes of p, behind its length.
+func appendSized(b, p []byte, encode func(b, p []byte) []byte) []byte {
+	at := len(b)
+	b = encode(b, p)
+	var size [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(size[:], uint64(len(b)-at))
+	return slices.Insert(b, at, size[:n]...)
+}
+
+// decodeEntry reads the canonical form strictly. The result shares b. Patterns
+// come from a source; nil knows none.
+func decodeEntry(seq uint64, b []byte, patterns *patternSource) (*Entry, error) {
 	r := reader{b: b}
 	e := &Entry{}
 	e.Seq = seq
@@ -210,9 +242,12 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 			copy(e.Evidence.Attachments[i][:], r.take(sha512.Size))
 		}
 	}
+	var from uint64
+	if flags&flagPattern != 0 {
+		from = r.uvarint()
+	}
 	e.Evidence.Signature = r.bytes()
-	e.Evidence.ChainResult = r.bytes()
-	e.Evidence.Chain = r.bytes()
+	result, chain := r.bytes(), r.bytes()
 	e.Head = r.bytes()
 	e.readBodies(&r, len(e.Evidence.Attachments))
 	if len(r.b) != 0 {
@@ -221,10 +256,36 @@ func decodeEntry(seq uint64, b []byte) (*Entry, error) {
 	if r.err != nil {
 		return nil, fmt.Errorf("record %d: %w", seq, r.err)
 	}
+	if err := e.expand(from, result, chain, patterns); err != nil {
+		return nil, fmt.Errorf("record %d: %w", seq, err)
+	}
 	if err := e.parseNames(client, owner, code, version, flags&flagVersioned != 0, clientServer, serviceServer); err != nil {
 		return nil, fmt.Errorf("record %d: %w", seq, err)
 	}
 	return e, nil
+}
+
+// expand gives the evidence its own form again. The number of the pattern is 0
+// if there is none.
+func (e *Entry) expand(from uint64, result, chain []byte, patterns *patternSource) error {
+	if from != 0 {
+		if patterns == nil {
+			return errEncoding
+		}
+		doc, err := patterns.get(from)
+		if err != nil {
+			return err
+		}
+		if e.Evidence.Signature, err = applyDifference(doc, e.Evidence.Signature); err != nil {
+			return err
+		}
+	}
+	var err error
+	if e.Evidence.ChainResult, err = fromTerse(result); err != nil {
+		return err
+	}
+	e.Evidence.Chain, err = fromTerse(chain)
+	return err
 }
 
 // readBodies reads n bodies.

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ const stampTimeout = 3 * time.Minute
 type stampState struct {
 	turn  chan struct{} // held while stamping
 	batch uint64        // maxBatch, less in tests
+	full  chan struct{} // told when a batch waits
 	upTo  atomic.Uint64 // the last stamped record
 	// failing is the time of the first of the failures that last, in
 	// nanoseconds since 1970; 0 if the last stamp succeeded.
@@ -43,6 +45,10 @@ type stampState struct {
 	lastError error
 	lastStamp time.Time
 	oldest    time.Time // of the waiting records; zero if none waits
+	// leaves are the digests of the signature documents from the record first on,
+	// so that stamping need not read them: of as many as fit into a batch.
+	first  uint64
+	leaves []asic.Digest
 }
 
 // admit refuses records when time-stamping has failed for too long.
@@ -61,19 +67,58 @@ func (s *stampState) admit(now time.Time, period time.Duration) error {
 		ErrTimestamping, time.Unix(0, since).UTC().Format(time.RFC3339), period, cause)
 }
 
-// noteAppend remembers the first record that waits. The record may have been
-// stamped already by the time this is called.
-func (s *stampState) noteAppend(seq uint64, t time.Time) {
+// noteAppend remembers a record that waits. It is called in the order of the
+// numbers; the record may have been stamped already by then.
+func (s *stampState) noteAppend(seq uint64, t time.Time, leaf asic.Digest) {
 	s.mu.Lock()
-	if s.oldest.IsZero() && seq > s.upTo.Load() {
+	defer s.mu.Unlock()
+	upTo := s.upTo.Load()
+	if seq <= upTo {
+		return
+	}
+	if s.oldest.IsZero() {
 		s.oldest = t
 	}
-	s.mu.Unlock()
+	if len(s.leaves) == 0 {
+		s.first = seq
+	}
+	if n := uint64(len(s.leaves)); n < s.batch && s.first+n == seq {
+		s.leaves = append(s.leaves, leaf)
+	}
+	if seq-upTo >= s.batch {
+		select {
+		case s.full <- struct{}{}:
+		default: // it has been told already
+		}
+	}
+}
+
+// remembered returns the digests of the records first…last, nil if they are not
+// all known.
+func (s *stampState) remembered(first, last uint64) []asic.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first < s.first || last >= s.first+uint64(len(s.leaves)) {
+		return nil
+	}
+	return slices.Clone(s.leaves[first-s.first : last-s.first+1])
+}
+
+// forget drops the digests up to that of last.
+func (s *stampState) forget(last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last < s.first {
+		return
+	}
+	n := min(last-s.first+1, uint64(len(s.leaves)))
+	s.leaves = slices.Delete(s.leaves, 0, int(n))
+	s.first += n
 }
 
 // loadStamps finds out which records wait and since when stamping fails.
 func (l *Log) loadStamps() error {
-	l.stamps.turn, l.stamps.batch = make(chan struct{}, 1), maxBatch
+	l.stamps.turn, l.stamps.batch, l.stamps.full = make(chan struct{}, 1), maxBatch, make(chan struct{}, 1)
 	last, err := l.lastNumber(prefixStamp)
 	if err != nil {
 		return err
@@ -104,14 +149,20 @@ func (l *Log) loadOldest() error {
 	return nil
 }
 
-// Run stamps what waits, one interval at the latest after it was logged, and
-// does the work of retention, until ctx ends; then it returns nil. It returns
-// an error only when the log has failed and must be opened anew.
+// Run stamps what waits, one interval at the latest after it was logged or as
+// soon as it fills a batch, and does the work of retention, until ctx ends; then
+// it returns nil. It returns an error only when the log has failed and must be
+// opened anew.
 func (l *Log) Run(ctx context.Context) error {
 	retention := l.cfg.Now()
 	wait := l.untilDue()
 	for {
 		timer := time.NewTimer(wait)
+		full := l.stamps.full
+		if l.stamps.failing.Load() != 0 {
+			full = nil // the authority is asked again when it is time
+		}
+		stamp := l.StampNow
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -120,12 +171,15 @@ func (l *Log) Run(ctx context.Context) error {
 			timer.Stop()
 			return l.failure
 		case <-timer.C:
+			if wait = l.untilDue(); wait > 0 {
+				stamp = nil
+			}
+		case <-full:
+			timer.Stop()
+			stamp = l.stampFull
 		}
-		if wait = l.untilDue(); wait > 0 && !l.retentionDue(retention) {
-			continue
-		}
-		if wait <= 0 {
-			wait = l.round(ctx)
+		if stamp != nil {
+			wait = l.round(ctx, stamp)
 		}
 		if l.retentionDue(retention) {
 			retention = l.cfg.Now()
@@ -136,11 +190,11 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
-// round stamps what waits and returns the pause before the next round. A
-// failed batch is tried again as it is: for the authority a tree of ten
-// thousand signatures is no more work than one signature.
-func (l *Log) round(ctx context.Context) time.Duration {
-	err := l.StampNow(ctx)
+// round stamps and returns the pause before the next round. A failed batch is
+// tried again as it is: for the authority a tree of ten thousand signatures is
+// no more work than one signature.
+func (l *Log) round(ctx context.Context, stamp func(context.Context) error) time.Duration {
+	err := stamp(ctx)
 	if err == nil {
 		return l.untilDue()
 	}
@@ -170,12 +224,20 @@ func (l *Log) untilDue() time.Duration {
 }
 
 // StampNow stamps every record that was appended before the call.
-func (l *Log) StampNow(ctx context.Context) error {
+func (l *Log) StampNow(ctx context.Context) error { return l.stampTo(ctx, l.next.Load()-1) }
+
+// stampFull stamps the records that fill a batch.
+func (l *Log) stampFull(ctx context.Context) error {
+	upTo := l.stamps.upTo.Load()
+	waiting := l.next.Load() - 1 - upTo
+	return l.stampTo(ctx, upTo+waiting-waiting%l.stamps.batch)
+}
+
+func (l *Log) stampTo(ctx context.Context, last uint64) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.exit()
-	last := l.next.Load() - 1
 	select {
 	case l.stamps.turn <- struct{}{}:
 		defer func() { <-l.stamps.turn }()
@@ -224,6 +286,7 @@ func (l *Log) stampBatch(ctx context.Context) error {
 	l.stamps.lastError, l.stamps.lastStamp = nil, l.cfg.Now()
 	l.stamps.mu.Unlock()
 	l.stamps.upTo.Store(last)
+	l.stamps.forget(last)
 	return l.loadOldest()
 }
 
@@ -279,8 +342,10 @@ func (l *Log) prepareStamp(ctx context.Context, first, last uint64) (*stamp, []b
 			return s, value, nil
 		}
 	}
-	if err := l.readLeaves(ctx, s, first, last); err != nil {
-		return nil, nil, err
+	if s.leaves = l.stamps.remembered(first, last); s.leaves == nil {
+		if err := l.readLeaves(ctx, s, first, last); err != nil {
+			return nil, nil, err
+		}
 	}
 	if len(s.leaves) == 1 {
 		s.leaves = append(s.leaves, s.leaves[0]) // a tree needs two
@@ -315,10 +380,11 @@ func (l *Log) readLeaves(ctx context.Context, s *stamp, first, last uint64) erro
 		return err
 	}
 	s.leaves = make([]asic.Digest, 0, last-first+1)
+	patterns := &patternSource{r: l.db}
 	for it.First(); err == nil && it.Valid(); it.Next() {
 		var e *Entry
 		seq := keyNumber(it.Key())
-		if e, err = decodeEntry(seq, it.Value()); err == nil {
+		if e, err = decodeEntry(seq, it.Value(), patterns); err == nil {
 			s.leaves = append(s.leaves, sha512.Sum512(e.Evidence.Signature))
 			err = ctx.Err()
 		}

@@ -248,6 +248,43 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestFullBatch: a batch that is full is stamped at once, if the authority
+// answers.
+func TestFullBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTSA{}
+		l := openMem(t, msglog.Config{Dir: "log", Stamp: f.Stamp}, vfs.NewMem())
+		l.SetBatch(10)
+		ctx, cancel := context.WithCancel(t.Context())
+		go l.Run(ctx)
+		fill := func(n, asked int, unstamped uint64) {
+			t.Helper()
+			for range n {
+				r := *crashRecords()[0]
+				r.Time = time.Time{}
+				appendRecord(t, l, &r)
+			}
+			synctest.Wait()
+			if s := l.Stats(); f.calls() != asked || s.Unstamped != unstamped {
+				t.Errorf("asked %d times, %d wait; want %d and %d", f.calls(), s.Unstamped, asked, unstamped)
+			}
+		}
+		fill(9, 0, 9)
+		fill(1, 1, 0)
+		fill(3, 1, 3)
+		f.set(errDown)
+		fill(7, 2, 10)
+		fill(10, 2, 20) // not asked again before its time
+		f.set(nil)
+		time.Sleep(time.Minute)
+		fill(0, 4, 0)
+		checkLog(t, l)
+		cancel()
+		synctest.Wait()
+		closeLog(t, l)
+	})
+}
+
 func TestIntervalBounds(t *testing.T) {
 	for _, test := range []struct {
 		configured, min, want time.Duration
