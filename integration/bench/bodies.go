@@ -27,7 +27,7 @@ const (
 func (b *bench) bodies() error {
 	pairs := b.p256()
 	for _, p := range b.p256() {
-		p.Name, p.NoBodies = p.Name+", bodies not logged", true
+		p.Name, p.NoBodies = p.Name+" bodies not logged", true
 		pairs = append(pairs, p)
 	}
 	references := []string{"caddy h2", "caddy h3"}

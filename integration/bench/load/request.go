@@ -49,7 +49,7 @@ func SOAP(addr, client, provider string, attachment int64) Request {
 	kind, before, length := "text/xml; charset=UTF-8", "", int64(0)
 	if attachment > 0 {
 		c := service.NewContent(attachment)
-		const boundary = "bench-part"
+		const boundary = "PART"
 		kind = `multipart/related; type="text/xml"; boundary="` + boundary + `"`
 		before = "--" + boundary + "\r\nContent-Type: text/xml; charset=UTF-8\r\n\r\n"
 		envelope += "\r\n--" + boundary + "\r\nContent-Type: application/octet-stream\r\nContent-ID: <data>\r\n\r\n"
@@ -63,4 +63,4 @@ func SOAP(addr, client, provider string, attachment int64) Request {
 }
 
 // SOAPID is what the ids of SOAP messages begin with.
-const SOAPID = "bench-"
+const SOAPID = "bench-message-"
