@@ -57,6 +57,13 @@ type Gateway struct {
 		Batch string `mapstructure:"batch"` // auto, never or always: when messages share a signature
 	} `mapstructure:"signing"`
 
+	// GovStack shows the metadata services as those of GovStack's Information
+	// Mediator.
+	GovStack struct {
+		Listen string    `mapstructure:"listen"` // HTTP for local information systems; empty: off
+		Client id.Client `mapstructure:"client"` // asks for callers that name no client of this gateway; none: they are refused
+	} `mapstructure:"govstack"`
+
 	// ACME keeps certificates valid without an operator. It is off without any.
 	ACME struct {
 		Listen       string            `mapstructure:"listen"`       // answers challenges; port 80 of dns_name leads there
@@ -147,6 +154,7 @@ func (c *Gateway) validate(p *problems) {
 	listen(p, "listen.ocsp", c.Listen.OCSP, false)
 	listen(p, "listen.admin", c.Listen.Admin, true)
 	listen(p, "listen.metrics", c.Listen.Metrics, true)
+	listen(p, "govstack.listen", c.GovStack.Listen, true)
 	port(p, "peers.port", c.Peers.Port)
 	port(p, "peers.ocsp_port", c.Peers.OCSPPort)
 	atLeast(p, "globalconf.interval", c.GlobalConf.Interval, time.Second)

@@ -296,6 +296,8 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
 			{key: "listen.admin", addr: cfg.Listen.Admin, handler: administration,
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},
+			{key: "govstack.listen", addr: cfg.GovStack.Listen, handler: metaservice.GovStack(metaservice.GovStackConfig{View: gw.View,
+				Client: http.HandlerFunc(gw.ServeClient), Known: registered(conf), Default: cfg.GovStack.Client})},
 			{key: "acme.listen", addr: challenges(cfg), handler: responder},
 			{key: "listen.metrics", addr: cfg.Listen.Metrics, handler: observe(metrics, gatewayChecks(global, keys, messages, now))},
 		}, o.Ready)
@@ -344,6 +346,14 @@ func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf
 		}
 		gw.ServeClient(w, r)
 	})
+}
+
+// registered tells which clients may exchange messages here.
+func registered(conf *serverconf.Store) func(id.Client) bool {
+	return func(c id.Client) bool {
+		client, ok := conf.Conf().Client(c)
+		return ok && client.Registered()
+	}
 }
 
 // approvedTSAs returns the time-stamping authorities that this gateway may use.
