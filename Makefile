@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 # The race detector needs a C compiler; without one the tests run without it.
 RACE  := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build demo test check bench fuzz integration generate clean
+.PHONY: help build demo test check bench fuzz integration transcript generate clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: ## formatting, vet, linters, house rules, generated files
 
 integration: build ## tests with real processes and strangers' tools: kill -9, xmlsec1, openssl, curl
 	KONTOR_KILLS=20 KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 30m ./integration/...
+
+transcript: build ## the operator's guide, typed into a shell on a blank folder
+	KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 15m ./integration/transcript
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@set -e; for p in $$(go list ./...); do \
