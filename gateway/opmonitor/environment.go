@@ -321,11 +321,8 @@ func (e *Environment) fileLimit() (n float64, ok bool) {
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, "Max open files"); ok {
-			f := strings.Fields(rest)
-			if len(f) < 2 {
-				return 0, false
-			}
-			n, err = strconv.ParseFloat(f[1], 64)
+			soft, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			n, err = strconv.ParseFloat(soft, 64)
 			return n, err == nil
 		}
 	}

@@ -15,6 +15,9 @@ func (s *Store) Close() error {
 	return s.closeFile()
 }
 
+// Sample takes a sample, as Run does at its times.
+func (e *Environment) Sample() { e.sample(e.cfg.Now()) }
+
 // FieldKinds returns the names of all fields and what they are in JSON.
 func FieldKinds() map[string]string {
 	m := map[string]string{}
