@@ -23,8 +23,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
-
-	"kontor/config"
 )
 
 // Options are what a role takes beside its configuration; zero values are fine.
@@ -199,27 +197,4 @@ func observe(registry *prometheus.Registry, checks []check) http.Handler {
 		_ = json.NewEncoder(w).Encode(result) // the asker may have gone
 	})
 	return mux
-}
-
-// NewLogger returns the logger of a role, to files or else standard error.
-// Nothing is sampled away: one line per exchange is a promise.
-func NewLogger(c config.Logging, files ...string) (*zap.Logger, error) {
-	level, err := zapcore.ParseLevel(c.Level)
-	if err != nil {
-		return nil, err
-	}
-	z := zap.NewProductionConfig()
-	z.Sampling = nil
-	if len(files) > 0 {
-		z.OutputPaths = files
-	}
-	z.Level = zap.NewAtomicLevelAt(level)
-	z.Encoding = c.Format
-	z.DisableStacktrace, z.DisableCaller = true, true
-	z.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	z.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
-	if c.Format == "console" {
-		z.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
-	}
-	return z.Build()
 }
