@@ -282,7 +282,7 @@ func (l *Log) options() *pebble.Options {
 		FS:                 pebbleFS{l.fs},
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             pebbleLogger{l},
-		MemTableSize:       16 << 20,
+		MemTableSize:       8 << 20,
 		// Without it the first flush after a burst writes megabytes at once and
 		// stalls every append for a third of a second.
 		WALBytesPerSync:    256 << 10,
@@ -291,6 +291,11 @@ func (l *Log) options() *pebble.Options {
 	// Signatures are base64 of random bytes: harder compression costs more than
 	// it gains.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	// Records are read rarely and one by one; blocks of a few records would cost
+	// a system call each to write.
+	for i := range o.Levels {
+		o.Levels[i].BlockSize, o.Levels[i].IndexBlockSize = 32<<10, 32<<10
+	}
 	var flushErr atomic.Pointer[error]
 	listener := pebble.EventListener{
 		// A flush may also end with an error that is none, for an empty table;
