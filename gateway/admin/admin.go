@@ -15,6 +15,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -157,6 +158,7 @@ func New(cfg Config) (*API, error) {
 	a.registerEnrolments()
 	a.registerClients()
 	a.registerGroups()
+	a.registerDescriptions()
 	a.registerServices()
 	a.registerAccess()
 	a.registerMessageLog()
@@ -176,8 +178,9 @@ type operation struct {
 	id, method, path     string
 	summary, description string
 	roles                []string
-	status               int  // of success; 0: huma's default
-	secret               bool // its body must not be written anywhere
+	status               int   // of success; 0: huma's default
+	maxBody              int64 // bytes; 0: the usual
+	secret               bool  // its body must not be written anywhere
 }
 
 func register[I, O any](a *API, op operation, handler func(context.Context, *I) (*O, error)) {
@@ -190,7 +193,7 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *I) 
 	huma.Register(a.huma, huma.Operation{
 		OperationID: op.id, Method: op.method, Path: prefix + op.path, Summary: op.summary,
 		Description:   description + "Roles: " + strings.Join(roles, ", ") + ".",
-		DefaultStatus: op.status, MaxBodyBytes: maxBody,
+		DefaultStatus: op.status, MaxBodyBytes: cmp.Or(op.maxBody, maxBody),
 		Security: []map[string][]string{{"apiKey": {}}},
 		Metadata: map[string]any{"roles": roles, "secret": op.secret},
 		Responses: map[string]*huma.Response{"default": {Description: "Refused or failed: why, and what to do",

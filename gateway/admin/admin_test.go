@@ -52,9 +52,15 @@ var mayCall = map[string][]string{
 	"delete-group-member":       {admin.RoleServiceAdministrator},
 	"list-services":             {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"get-service":               {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
-	"add-service":               {admin.RoleServiceAdministrator},
 	"change-service":            {admin.RoleServiceAdministrator},
-	"delete-service":            {admin.RoleServiceAdministrator},
+	"add-endpoint":              {admin.RoleServiceAdministrator},
+	"delete-endpoint":           {admin.RoleServiceAdministrator},
+	"list-descriptions":         {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
+	"get-description":           {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
+	"add-description":           {admin.RoleServiceAdministrator},
+	"refresh-description":       {admin.RoleServiceAdministrator},
+	"change-description":        {admin.RoleServiceAdministrator},
+	"delete-description":        {admin.RoleServiceAdministrator},
 	"list-access":               {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"test-access":               {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
 	"get-right":                 {admin.RoleObserver, admin.RoleSecurityOfficer, admin.RoleRegistrationOfficer, admin.RoleServiceAdministrator},
@@ -100,7 +106,7 @@ func TestEveryRoleAgainstEveryOperation(t *testing.T) {
 				// The call is malformed or speaks of what does not exist, so that
 				// nothing is changed; what is asked is whether it is let in.
 				target := strings.NewReplacer("{client}", "DEV:GOV:1001:none", "{key}", "none", "{hash}", "00000000", "{service}", "none",
-					"{group}", "none", "{member}", "DEV:GOV:1001:none", "{right}", "none", "{name}", "none").Replace(path)
+					"{group}", "none", "{member}", "DEV:GOV:1001:none", "{right}", "none", "{description}", "none", "{name}", "none").Replace(path)
 				body := ""
 				if op.method != http.MethodGet {
 					body = `{"unknown":1}`

@@ -86,12 +86,13 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 
 // change carries out a call that changes something between two audit records.
 func (a *API) change(ctx huma.Context, c *call, next func(huma.Context)) {
-	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
+	most := ctx.Operation().MaxBodyBytes
+	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), most+1))
 	if err != nil {
 		return // the caller has gone
 	}
-	if len(body) > maxBody {
-		p := guard.NewProblem(http.StatusRequestEntityTooLarge, guard.CodeTooLarge, fmt.Sprintf("the body has more than %d bytes", maxBody), "send less")
+	if int64(len(body)) > most {
+		p := guard.NewProblem(http.StatusRequestEntityTooLarge, guard.CodeTooLarge, fmt.Sprintf("the body has more than %d bytes", most), "send less")
 		a.refuse(c, p)
 		writeProblem(ctx, p)
 		return

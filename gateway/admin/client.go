@@ -275,19 +275,51 @@ func (c *Client) Service(ctx context.Context, client, name string) (Service, str
 	return get[Service](ctx, c, path("clients", client, "services", name), nil)
 }
 
-// AddService adds a REST service.
-func (c *Client) AddService(ctx context.Context, client string, n NewService) (Service, error) {
-	return post[Service](ctx, c, path("clients", client, "services"), "", n)
-}
-
-// ChangeService changes, enables or disables a service.
+// ChangeService changes a service.
 func (c *Client) ChangeService(ctx context.Context, client, name, etag string, n ServiceChange) (Service, error) {
 	return patch[Service](ctx, c, path("clients", client, "services", name), etag, n)
 }
 
-// DeleteService deletes a service and the rights to it.
-func (c *Client) DeleteService(ctx context.Context, client, name, etag string) error {
-	return c.remove(ctx, path("clients", client, "services", name), etag)
+// AddEndpoint adds an endpoint to a REST service.
+func (c *Client) AddEndpoint(ctx context.Context, client, name string, e Endpoint) (Service, error) {
+	return post[Service](ctx, c, path("clients", client, "services", name, "endpoints"), "", e)
+}
+
+// DeleteEndpoint deletes an endpoint that was added with AddEndpoint.
+func (c *Client) DeleteEndpoint(ctx context.Context, client, name, etag string, e Endpoint) error {
+	return c.bare(ctx, guard.Request{Method: http.MethodDelete, Path: path("clients", client, "services", name, "endpoints"),
+		Query: values("method", e.Method, "path", e.Path), Header: ifMatch(etag)})
+}
+
+// Descriptions returns the service descriptions of a client, or of all if it is
+// empty.
+func (c *Client) Descriptions(ctx context.Context, client string) ([]Description, error) {
+	return getAll[Description](ctx, c, path("descriptions"), values("client", client))
+}
+
+// Description returns a service description.
+func (c *Client) Description(ctx context.Context, client, description string) (Description, string, error) {
+	return get[Description](ctx, c, path("clients", client, "descriptions", description), nil)
+}
+
+// AddDescription adds services.
+func (c *Client) AddDescription(ctx context.Context, client string, n NewDescription) (Description, error) {
+	return post[Description](ctx, c, path("clients", client, "descriptions"), "", n)
+}
+
+// RefreshDescription reads the document of a description again.
+func (c *Client) RefreshDescription(ctx context.Context, client, description string, r Refresh) (Differences, error) {
+	return post[Differences](ctx, c, path("clients", client, "descriptions", description, "refresh"), "", r)
+}
+
+// ChangeDescription enables or disables the services of a description.
+func (c *Client) ChangeDescription(ctx context.Context, client, description, etag string, n DescriptionChange) (Description, error) {
+	return patch[Description](ctx, c, path("clients", client, "descriptions", description), etag, n)
+}
+
+// DeleteDescription deletes services and the rights to them.
+func (c *Client) DeleteDescription(ctx context.Context, client, description, etag string) error {
+	return c.remove(ctx, path("clients", client, "descriptions", description), etag)
 }
 
 // Access returns access rights; empty parameters do not narrow.

@@ -10,12 +10,16 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,54 +165,73 @@ func TestServices(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.as(admin.RoleServiceAdministrator)
-	s, err := c.AddService(t.Context(), population, admin.NewService{Code: "births", URL: "https://backend.test/births", Timeout: "5s"})
-	if err != nil || s.Timeout != "5s" || !s.VerifyTLS || !s.Enabled || s.Rights != 0 || s.Next == "" {
-		t.Error(s, err)
+	d, err := c.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.REST, Code: "births", URL: "https://backend.test/births", Timeout: "5s"})
+	if err != nil || len(d.Services) != 1 || d.Services[0].Timeout != "5s" || !d.Services[0].VerifyTLS || !d.Enabled || d.Services[0].Rights != 0 || d.Services[0].Next == "" {
+		t.Error(d, err)
 	}
+	no, yes := false, true
 	for name, tc := range map[string]struct {
-		n    admin.NewService
+		n    admin.NewDescription
 		want string
 	}{
-		"twice":      {admin.NewService{Code: "births", URL: "http://x"}, "already"},
-		"no URL":     {admin.NewService{Code: "a", URL: "ftp://x"}, "not an http or https URL"},
-		"query":      {admin.NewService{Code: "a", URL: "http://x/?a=b"}, "query"},
-		"code":       {admin.NewService{Code: "a/b", URL: "http://x"}, "not allowed"},
-		"timeout":    {admin.NewService{Code: "a", URL: "http://x", Timeout: "10 parsecs"}, "timeout"},
-		"timeout 25": {admin.NewService{Code: "a", URL: "http://x", Timeout: "25h"}, "timeout"},
+		"twice":        {admin.NewDescription{Type: serverconf.REST, Code: "births", URL: "http://x"}, "already"},
+		"no URL":       {admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "ftp://x"}, "not an http or https URL"},
+		"query":        {admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "http://x/?a=b"}, "query"},
+		"code":         {admin.NewDescription{Type: serverconf.REST, Code: "a/b", URL: "http://x"}, "not allowed"},
+		"reserved":     {admin.NewDescription{Type: serverconf.REST, Code: "getOpenAPI", URL: "http://x"}, "every security server has"},
+		"timeout":      {admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "http://x", Timeout: "10 parsecs"}, "timeout"},
+		"timeout 25":   {admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "http://x", Timeout: "25h"}, "timeout"},
+		"no code":      {admin.NewDescription{Type: serverconf.REST, URL: "http://x"}, "no code"},
+		"code of WSDL": {admin.NewDescription{Type: serverconf.WSDL, Code: "a", URL: "http://x"}, "tells the codes"},
+		"document":     {admin.NewDescription{Type: serverconf.REST, Code: "a", Document: "x"}, "no document"},
+		"nothing":      {admin.NewDescription{Type: serverconf.OpenAPI3, Code: "a"}, "a URL or a document"},
+		"both":         {admin.NewDescription{Type: serverconf.OpenAPI3, Code: "a", URL: "http://x", Document: "x"}, "a URL or a document"},
+		"notice":       {admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "http://x", Enabled: &yes, Notice: "x"}, "told nothing"},
+		"unreachable":  {admin.NewDescription{Type: serverconf.OpenAPI3, Code: "a", URL: "http://127.0.0.1:1/"}, "refused"},
+		"not OpenAPI":  {admin.NewDescription{Type: serverconf.OpenAPI3, Code: "a", Document: "hello"}, "no object"},
+		"not WSDL":     {admin.NewDescription{Type: serverconf.WSDL, Document: "hello"}, "unacceptable"},
+		"no address":   {admin.NewDescription{Type: serverconf.OpenAPI3, Code: "a", Document: "openapi: 3.0.0\ninfo: {title: t, version: v}\npaths: {}"}, "--service-url"},
 	} {
-		if _, err := c.AddService(t.Context(), population, tc.n); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := c.AddDescription(t.Context(), population, tc.n); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w.refused(first(c.AddService(t.Context(), "DEV/GOV/1001/none", admin.NewService{Code: "a", URL: "http://x"})), 404, guard.CodeUnknown, "")
+	w.refused(first(c.AddDescription(t.Context(), "DEV/GOV/1001/none", admin.NewDescription{Type: serverconf.REST, Code: "a", URL: "http://x"})), 404, guard.CodeUnknown, "")
 
 	_, etag, err := c.Service(t.Context(), population, "births")
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, timeout, no, notice := "http://backend.test/b", "2m0s", false, "closed"
-	s, err = c.ChangeService(t.Context(), population, "births", etag, admin.ServiceChange{URL: &url, Timeout: &timeout, VerifyTLS: &no})
+	url, timeout, notice := "http://backend.test/b", "2m0s", "closed"
+	s, err := c.ChangeService(t.Context(), population, "births", etag, admin.ServiceChange{URL: &url, Timeout: &timeout, VerifyTLS: &no})
 	if err != nil || s.URL != url || s.Timeout != timeout || s.VerifyTLS {
 		t.Error(s, err)
 	}
 	w.refused(first(c.ChangeService(t.Context(), population, "births", etag, admin.ServiceChange{URL: &url})), 412, guard.CodeChangedMeanwhile, "")
-	w.refused(first(c.ChangeService(t.Context(), population, "births", "*", admin.ServiceChange{Notice: &notice})), 422, guard.CodeInvalid, "told nothing")
-	if s, err = c.ChangeService(t.Context(), population, "births", "*", admin.ServiceChange{Enabled: &no, Notice: &notice}); err != nil || s.Enabled || s.Notice != notice {
-		t.Error(s, err)
+	w.refused(first(c.ChangeDescription(t.Context(), population, d.ID, "*", admin.DescriptionChange{Enabled: true, Notice: notice})), 422, guard.CodeInvalid, "told nothing")
+	if d, err = c.ChangeDescription(t.Context(), population, d.ID, "*", admin.DescriptionChange{Notice: notice}); err != nil || d.Enabled || d.Notice != notice {
+		t.Error(d, err)
 	}
 	if v, ok := w.fresh().Service(w.service(population + "/births")); !ok || v.DisabledNotice == nil || *v.DisabledNotice != notice || v.Timeout != 2*time.Minute {
 		t.Error("not durable")
 	}
-	yes := true
-	if s, err = c.ChangeService(t.Context(), population, "births", "*", admin.ServiceChange{Enabled: &yes}); err != nil || !s.Enabled || s.Notice != "" {
-		t.Error(s, err)
+	_, etag, err = c.Description(t.Context(), population, d.ID)
+	if err != nil {
+		t.Error(err)
 	}
+	if d, err = c.ChangeDescription(t.Context(), population, d.ID, etag, admin.DescriptionChange{Enabled: true}); err != nil || !d.Enabled || d.Notice != "" {
+		t.Error(d, err)
+	}
+	w.refused(first(c.ChangeDescription(t.Context(), population, d.ID, etag, admin.DescriptionChange{Enabled: true})), 412, guard.CodeChangedMeanwhile, "")
+	w.refused(first(c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{URL: url})), 422, guard.CodeInvalid, "no document")
 	if _, err := c.Grant(t.Context(), population, admin.NewRight{Service: "births", Subject: consumer}); err != nil {
 		t.Error(err)
 	}
-	if err := c.DeleteService(t.Context(), population, "births", "*"); err != nil {
+	w.refused(c.DeleteDescription(t.Context(), population, d.ID, etag), 412, guard.CodeChangedMeanwhile, "")
+	if err := c.DeleteDescription(t.Context(), population, d.ID, "*"); err != nil {
 		t.Error(err)
 	}
+	w.refused(c.DeleteDescription(t.Context(), population, d.ID, "*"), 404, guard.CodeUnknown, "no service description")
 	if rights, err := c.Access(t.Context(), population, "", ""); err != nil || len(rights) != 1 || rights[0].Service != "persons" {
 		t.Error("rights outlive their service", rights, err)
 	}
@@ -219,6 +242,242 @@ func TestServices(t *testing.T) {
 	if all, err := c.Services(t.Context(), portal); err != nil || len(all) != 0 {
 		t.Error(all, err)
 	}
+	if all, err := c.Descriptions(t.Context(), ""); err != nil || len(all) != 1 || all[0].Client != population {
+		t.Error(all, err)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.as(admin.RoleServiceAdministrator)
+	s, err := c.AddEndpoint(t.Context(), population, "persons", admin.Endpoint{Method: "get", Path: "/a/*"})
+	if err != nil || !slices.Equal(s.Endpoints, []admin.Endpoint{{Method: "GET", Path: "/a/*"}}) {
+		t.Error(s, err)
+	}
+	w.refused(first(c.AddEndpoint(t.Context(), population, "persons", admin.Endpoint{Method: "GET", Path: "/a/*"})), 409, guard.CodeExists, "")
+	w.refused(first(c.AddEndpoint(t.Context(), population, "persons", admin.Endpoint{Method: "*", Path: "**"})), 422, guard.CodeInvalid, "whole service")
+	w.refused(first(c.AddEndpoint(t.Context(), population, "persons", admin.Endpoint{Method: "GET", Path: "a"})), 422, guard.CodeInvalid, "must begin")
+	r, err := c.Grant(t.Context(), population, admin.NewRight{Service: "persons", Subject: consumer, Method: "GET", Path: "/a/*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := admin.Endpoint{Method: "get", Path: "/a/*"}
+	w.refused(c.DeleteEndpoint(t.Context(), population, "persons", "*", e), 409, guard.CodeInUse, "1 rights")
+	if err := c.Revoke(t.Context(), population, r.ID, "*"); err != nil {
+		t.Error(err)
+	}
+	if err := c.DeleteEndpoint(t.Context(), population, "persons", "*", e); err != nil {
+		t.Error(err)
+	}
+	w.refused(c.DeleteEndpoint(t.Context(), population, "persons", "*", e), 404, guard.CodeUnknown, "no endpoint")
+}
+
+const petstore = `openapi: 3.0.3
+info: {title: Pets, version: "1"}
+servers: [{url: /v1}]
+paths:
+  /pets:
+    get: {responses: {200: {description: ok}}}
+  /pets/{id}:
+    parameters: [{name: id, in: path, required: true, schema: {type: string}}]
+    get: {responses: {200: {description: ok}}}
+`
+
+// documents serves a document that the test changes, over https.
+func documents(t *testing.T) (*httptest.Server, *atomic.Pointer[string]) {
+	t.Helper()
+	content := new(atomic.Pointer[string])
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/document" {
+			http.Redirect(w, r, "/document", http.StatusMovedPermanently)
+			return
+		}
+		fmt.Fprint(w, *content.Load())
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s, content
+}
+
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.as(admin.RoleServiceAdministrator)
+	server, content := documents(t)
+	first1 := petstore
+	content.Store(&first1)
+	url := server.URL + "/document"
+	n := admin.NewDescription{Type: serverconf.OpenAPI3, Code: "pets", URL: url}
+	w.refused(first(c.AddDescription(t.Context(), population, n)), 502, "document_unreachable", "not among those registered")
+	if _, err := w.root.AddClientCertificate(t.Context(), population, "", admin.NewISCertificate{Certificate: pemOf(server.Certificate())}); err != nil {
+		t.Fatal(err)
+	}
+	redirected := n
+	redirected.URL = server.URL + "/moved"
+	w.refused(first(c.AddDescription(t.Context(), population, redirected)), 502, "document_unreachable", "redirect")
+	d, err := c.AddDescription(t.Context(), population, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pets := d.Services[0]
+	if pets.URL != server.URL+"/v1" || pets.Title != "Pets" || pets.Document != url || d.Refreshed.IsZero() || len(d.Warnings) != 0 ||
+		!slices.Equal(pets.Endpoints, []admin.Endpoint{{Method: "GET", Path: "/pets", Generated: true}, {Method: "GET", Path: "/pets/*", Generated: true}}) {
+		t.Errorf("%+v", d)
+	}
+	for _, e := range []admin.Endpoint{{Method: "GET", Path: "/hidden"}, {Method: "PUT", Path: "/later"}} {
+		if _, err := c.AddEndpoint(t.Context(), population, "pets", e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.refused(c.DeleteEndpoint(t.Context(), population, "pets", "*", admin.Endpoint{Method: "GET", Path: "/pets"}), 409, guard.CodeInUse, "comes from the document")
+	elsewhere := "http://backend.test/pets"
+	if _, err := c.ChangeService(t.Context(), population, "pets", "*", admin.ServiceChange{URL: &elsewhere}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/pets/*", "/pets/**", "/pets", ""} {
+		if _, err := c.Grant(t.Context(), population, admin.NewRight{Service: "pets", Subject: consumer, Method: "GET", Path: path}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	same, err := c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{})
+	if err != nil || len(same.Differences) != 0 || len(same.RightsLost) != 0 || same.Applied || len(same.Warnings) != 1 || !strings.Contains(same.Warnings[0], "/v1 of pets") {
+		t.Errorf("%+v, %v", same, err)
+	}
+	second2 := strings.NewReplacer("Pets", "Animals", "/pets/{id}", "/animals/{id}").Replace(petstore) + "  /later:\n    put: {responses: {200: {description: ok}}}\n"
+	content.Store(&second2)
+	diff, err := c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{})
+	want := []admin.Difference{
+		{Kind: admin.Changed, Service: "pets", What: `title "Animals", before "Pets"`},
+		{Kind: admin.Removed, Service: "pets", Method: "GET", Path: "/pets/*"},
+		{Kind: admin.Added, Service: "pets", Method: "GET", Path: "/animals/*"},
+	}
+	if err != nil || !slices.Equal(diff.Differences, want) || len(diff.RightsLost) != 1 || diff.RightsLost[0].Path != "/pets/*" || diff.Applied {
+		t.Errorf("%+v, %v", diff, err)
+	}
+	w.refused(first(c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Apply: same.Digest})), 412, guard.CodeChangedMeanwhile, "differences")
+	if v, _, err := c.Service(t.Context(), population, "pets"); err != nil || v.Title != "Pets" || v.Rights != 4 {
+		t.Error("a preview changed something", v, err)
+	}
+	done, err := c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Apply: diff.Digest})
+	if err != nil || !done.Applied || !slices.Equal(done.Differences, want) || done.Description.ID != d.ID {
+		t.Errorf("%+v, %v", done, err)
+	}
+	v := done.Description.Services[0]
+	if v.URL != elsewhere || v.Rights != 3 || !slices.Equal(v.Endpoints, []admin.Endpoint{{Method: "GET", Path: "/hidden"}, {Method: "PUT", Path: "/later"},
+		{Method: "GET", Path: "/animals/*", Generated: true}, {Method: "GET", Path: "/pets", Generated: true}}) {
+		t.Errorf("%+v", v)
+	}
+
+	// From now on the document is a file.
+	diff, err = c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Document: petstore})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err = c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Document: petstore, Apply: diff.Digest})
+	if err != nil || done.Description.URL != "" || !strings.HasPrefix(done.Description.File, "descriptions/") {
+		t.Errorf("%+v, %v", done, err)
+	}
+	service, _ := w.fresh().Service(w.service(population + "/pets"))
+	if b, err := w.conf.Document(service.Description); err != nil || string(b) != petstore {
+		t.Errorf("%q, %v", b, err)
+	}
+	w.refused(first(c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{})), 422, guard.CodeInvalid, "not at a URL")
+	w.refused(first(c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{URL: "http://x", Document: "y"})), 422, guard.CodeInvalid, "")
+	if err := c.DeleteDescription(t.Context(), population, d.ID, "*"); err != nil {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(filepath.Join(w.dir, "descriptions")); err != nil || len(files) != 0 {
+		t.Error("the document outlives its description", files, err)
+	}
+}
+
+// wsdlOf makes a WSDL document with operations at an address.
+func wsdlOf(address string, operations ...string) string {
+	var b strings.Builder
+	b.WriteString(`<definitions xmlns="http://schemas.xmlsoap.org/wsdl/" xmlns:s="http://schemas.xmlsoap.org/wsdl/soap/" xmlns:x="http://x-road.eu/xsd/xroad.xsd" xmlns:t="urn:t" targetNamespace="urn:t">` +
+		`<binding name="b" type="t:p"><s:binding transport="http://schemas.xmlsoap.org/soap/http"/>`)
+	for _, o := range operations {
+		name, version, _ := strings.Cut(o, "/")
+		fmt.Fprintf(&b, `<operation name="%s"><x:version>%s</x:version></operation>`, name, version)
+	}
+	fmt.Fprintf(&b, `</binding><service name="s"><port name="p" binding="t:b"><s:address location="%s"/></port></service></definitions>`, address)
+	return b.String()
+}
+
+func TestWSDL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.as(admin.RoleServiceAdministrator)
+	notice, no := "soon", false
+	d, err := c.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.WSDL, Document: wsdlOf("http://localhost/soap", "find/v1", "find/v2", "change", "listMethods"),
+		ServiceURL: "http://backend.test/soap", Timeout: "7s", Enabled: &no, Notice: notice})
+	if err != nil || len(d.Services) != 3 || d.Enabled || d.Notice != notice || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0], "listMethods is not taken") {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	for _, s := range d.Services {
+		if s.URL != "http://backend.test/soap" || s.Timeout != "7s" || s.Enabled {
+			t.Errorf("%+v", s)
+		}
+	}
+	for document, want := range map[string]string{
+		wsdlOf("http://x", "change"):      "already",
+		wsdlOf("http://x", "persons"):     "already",
+		wsdlOf("", "new"):                 "--service-url",
+		wsdlOf("http://x", "getWsdl"):     "no operations but",
+		wsdlOf("http://x", "a%b"):         "not allowed",
+		wsdlOf("http://x", "persons/new"): "rights are to all",
+	} {
+		if _, err := c.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.WSDL, Document: document}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	timeout := "30s"
+	if _, err := c.ChangeService(t.Context(), population, "find/v1", "*", admin.ServiceChange{Timeout: &timeout, All: true}); err != nil {
+		t.Error(err)
+	}
+	for _, code := range []string{"find", "change"} {
+		if _, err := c.Grant(t.Context(), population, admin.NewRight{Service: code, Subject: consumer}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One version goes, one comes, and one service goes with its right.
+	document := wsdlOf("http://localhost/soap", "find/v2", "find/v3")
+	diff, err := c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Document: document})
+	if err != nil || len(diff.RightsLost) != 1 || diff.RightsLost[0].Service != "change" || !slices.Equal(diff.Differences, []admin.Difference{
+		{Kind: admin.Added, Service: "find/v3", What: "at http://backend.test/soap"},
+		{Kind: admin.Removed, Service: "find/v1", What: "at http://backend.test/soap"},
+		{Kind: admin.Removed, Service: "change", What: "at http://backend.test/soap"},
+	}) {
+		t.Fatalf("%+v, %v", diff, err)
+	}
+	done, err := c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Document: document, Apply: diff.Digest})
+	if err != nil || len(done.Description.Services) != 2 || done.Description.Enabled || done.Description.ID == d.ID {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for _, s := range done.Description.Services {
+		if s.Timeout != "30s" || s.Rights != 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+	w.refused(first(c.RefreshDescription(t.Context(), population, done.Description.ID, admin.Refresh{Document: wsdlOf("http://x", "persons")})), 409, guard.CodeExists, "another description")
+	w.refused(first(c.RefreshDescription(t.Context(), population, d.ID, admin.Refresh{Document: document})), 404, guard.CodeUnknown, "")
+}
+
+// A document may be larger than other calls, but not without bounds.
+func TestLargeDocument(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	large := wsdlOf("http://x/soap", "large") + strings.Repeat("\n", 3<<20)
+	if _, err := w.root.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.WSDL, Document: large}); err != nil {
+		t.Error(err)
+	}
+	huge := wsdlOf("http://x/soap", "huge") + strings.Repeat(" ", 8<<20)
+	w.refused(first(w.root.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.WSDL, Document: huge})), 422, guard.CodeInvalid, "larger than")
+	huge = strings.Repeat(" ", 30<<20)
+	w.refused(first(w.root.AddDescription(t.Context(), population, admin.NewDescription{Type: serverconf.WSDL, Document: huge})), 413, guard.CodeTooLarge, "")
 }
 
 // SOAP services have versions, and rights cover them all.
@@ -250,13 +509,11 @@ func TestVersions(t *testing.T) {
 		}
 	}
 	w.refused(first(w.root.TestAccess(t.Context(), consumer, population+"/soap/v1", "GET", "/")), 422, guard.CodeInvalid, "SOAP")
-	if err := w.root.DeleteService(t.Context(), population, "soap/v1", "*"); err != nil {
-		t.Error(err)
+	d, _, err := w.root.Service(t.Context(), population, "soap:v2")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if rights, err := w.root.Access(t.Context(), "", "soap", ""); err != nil || len(rights) != 1 {
-		t.Error("the right to the other version is gone", rights, err)
-	}
-	if err := w.root.DeleteService(t.Context(), population, "soap:v2", "*"); err != nil {
+	if err := w.root.DeleteDescription(t.Context(), population, d.Description, "*"); err != nil {
 		t.Error(err)
 	}
 	if rights, err := w.root.Access(t.Context(), "", "soap", ""); err != nil || len(rights) != 0 {
@@ -444,7 +701,7 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for _, call := range [][2]string{
 				{"/api/v1/clients/DEV:GOV:1001:population/access", fmt.Sprintf(`{"service":"persons","subject":"%s","path":"/%d"}`, consumer, i)},
-				{"/api/v1/clients/DEV:GOV:1001:portal/services", fmt.Sprintf(`{"code":"s%d","url":"http://x"}`, i)},
+				{"/api/v1/clients/DEV:GOV:1001:portal/descriptions", fmt.Sprintf(`{"type":"REST","code":"s%d","url":"http://x"}`, i)},
 				{"/api/v1/clients", fmt.Sprintf(`{"id":"DEV/GOV/1001/c%d"}`, i)},
 				{"/api/v1/api-keys", fmt.Sprintf(`{"name":"k%d","roles":["observer"]}`, i)},
 			} {

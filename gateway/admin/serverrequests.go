@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 
+	"kontor/registry/id"
 	"kontor/registry/management/request"
 )
 
@@ -20,8 +21,12 @@ type Maintenance struct {
 	Message string `json:"message,omitempty" maxLength:"255" doc:"What callers are told; only when it is put on"`
 }
 
-// ServerRequest is a request about this security server that the registry has
-// carried out.
+// NewOwner is who is to own this security server.
+type NewOwner struct {
+	Owner string `json:"owner" maxLength:"1024" doc:"A member that is a registered client here: instance/class/code"`
+}
+
+// ServerRequest is a request about this security server that the registry has.
 type ServerRequest struct {
 	Request uint64 `json:"request" doc:"Its number at the registry"`
 }
@@ -32,6 +37,11 @@ func (a *API) registerServerRequests() {
 		summary: "Have the registry publish another address of this security server", roles: who}, a.changeAddress)
 	register(a, operation{id: "set-maintenance", method: http.MethodPost, path: "/server/maintenance",
 		summary: "Have the registry publish that this security server is in maintenance mode, or is not any more", roles: who}, a.setMaintenance)
+	register(a, operation{id: "change-owner", method: http.MethodPost, path: "/server/owner",
+		summary: "Have the registry give this security server to another owner, and with it another identifier",
+		description: "The request is signed by the new owner, and waits for the registry's operators. A repeated call sends the very same request again, " +
+			"which tells what became of it. When it is approved, this security server must be restarted with its new identifier.",
+		roles: who}, a.changeOwner)
 }
 
 func (a *API) changeAddress(ctx context.Context, in *struct{ Body NewAddress }) (*item[ServerRequest], error) {
@@ -71,4 +81,43 @@ func (a *API) aboutServer(ctx context.Context, s request.Service, address, text 
 	}
 	note(ctx, "%s, address %q, message %q, request %d", s, address, text, number)
 	return answer("", ServerRequest{number}), nil
+}
+
+func (a *API) changeOwner(ctx context.Context, in *struct{ Body NewOwner }) (*item[ServerRequest], error) {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	owner, err := id.ParseMember(in.Body.Owner)
+	if err != nil {
+		return nil, invalid("give the owner as instance/class/code", "owner: %v", err)
+	}
+	view, err := a.validView()
+	if err != nil {
+		return nil, err
+	}
+	if other, ok := a.renamed(view); ok {
+		return nil, problem(http.StatusConflict, "renamed", "set server to that in the configuration, and restart", "the registry knows this security server as %s now", other)
+	}
+	switch {
+	case owner == a.Server.Owner():
+		return nil, exists("nothing needs to be done", "%s owns this security server", owner)
+	case !view.Registered(a.Server, owner.Client()):
+		return nil, problem(http.StatusConflict, "not_registered", "have it registered as a client of this security server first (kontor client add, then register)",
+			"the registry does not list %s for this security server", owner)
+	}
+	r, err := a.newRequest(view, request.OwnerChange)
+	if err != nil {
+		return nil, err
+	}
+	r.Client = owner.Client()
+	number, err := a.manage(ctx, view, r)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, "change the owner to %s, request %d", owner, number)
+	return answer("", ServerRequest{number}), nil
+}
+
+// ChangeOwner has the registry give the gateway to another owner.
+func (c *Client) ChangeOwner(ctx context.Context, n NewOwner) (ServerRequest, error) {
+	return post[ServerRequest](ctx, c, path("server", "owner"), "", n)
 }

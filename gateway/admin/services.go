@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -17,29 +18,28 @@ import (
 
 // Service is a service of a client.
 type Service struct {
-	ID          string                `json:"id"`
-	Client      string                `json:"client"`
-	Name        string                `json:"name" doc:"Its code, or code/version"`
-	Type        string                `json:"type" enum:"REST,OPENAPI3,WSDL"`
-	URL         string                `json:"url"`
-	Description string                `json:"description,omitempty" doc:"URL of the WSDL or OpenAPI document"`
-	Timeout     string                `json:"timeout" doc:"Such as 60s"`
-	VerifyTLS   bool                  `json:"verify_tls" doc:"Over https the service must present one of the client's certificates"`
-	Enabled     bool                  `json:"enabled"`
-	Notice      string                `json:"notice,omitempty" doc:"What callers are told while it is disabled"`
-	Endpoints   []serverconf.Endpoint `json:"endpoints,omitempty"`
-	Rights      int                   `json:"rights" doc:"How many access rights there are to it"`
-	Next        string                `json:"next,omitempty" doc:"What to do next"`
+	ID          string     `json:"id"`
+	Client      string     `json:"client"`
+	Name        string     `json:"name" doc:"Its code, or code/version"`
+	Type        string     `json:"type" enum:"REST,OPENAPI3,WSDL"`
+	Title       string     `json:"title,omitempty" doc:"What its document calls it"`
+	URL         string     `json:"url"`
+	Description string     `json:"description" doc:"Names the description that it belongs to"`
+	Document    string     `json:"document,omitempty" doc:"URL or file of the WSDL or OpenAPI document"`
+	Timeout     string     `json:"timeout" doc:"Such as 60s"`
+	VerifyTLS   bool       `json:"verify_tls" doc:"Over https the service must present one of the client's certificates"`
+	Enabled     bool       `json:"enabled"`
+	Notice      string     `json:"notice,omitempty" doc:"What callers are told while it is disabled"`
+	Endpoints   []Endpoint `json:"endpoints,omitempty"`
+	Rights      int        `json:"rights" doc:"How many access rights there are to it"`
+	Next        string     `json:"next,omitempty" doc:"What to do next"`
 }
 
-// NewService adds a REST service by the URL under which its paths lie.
-type NewService struct {
-	Code      string `json:"code" maxLength:"255"`
-	URL       string `json:"url" maxLength:"2048" doc:"http or https, without a query"`
-	Timeout   string `json:"timeout,omitempty" doc:"Default: 60s"`
-	VerifyTLS *bool  `json:"verify_tls,omitempty" doc:"Default: true"`
-	Enabled   *bool  `json:"enabled,omitempty" doc:"Default: true"`
-	Notice    string `json:"notice,omitempty" maxLength:"1000"`
+// Endpoint is a method and a path pattern of a service.
+type Endpoint struct {
+	Method    string `json:"method" maxLength:"16" doc:"* for any"`
+	Path      string `json:"path" maxLength:"1024" doc:"Pattern: * is any run without /, ** any run at all"`
+	Generated bool   `json:"generated,omitempty" readOnly:"true" doc:"It comes from the document, not from an operator"`
 }
 
 // ServiceChange changes a service; absent fields stay as they are.
@@ -47,19 +47,18 @@ type ServiceChange struct {
 	URL       *string `json:"url,omitempty" maxLength:"2048"`
 	Timeout   *string `json:"timeout,omitempty"`
 	VerifyTLS *bool   `json:"verify_tls,omitempty"`
-	Enabled   *bool   `json:"enabled,omitempty"`
-	Notice    *string `json:"notice,omitempty" maxLength:"1000" doc:"What callers are told while it is disabled"`
+	All       bool    `json:"all,omitempty" doc:"Change all services of its description alike"`
 }
 
 func (a *API) registerServices() {
 	who := []string{RoleServiceAdministrator}
 	register(a, operation{id: "list-services", method: http.MethodGet, path: "/services", summary: "List services", roles: readers()}, a.listServices)
 	register(a, operation{id: "get-service", method: http.MethodGet, path: "/clients/{client}/services/{service}", summary: "Show a service", roles: readers()}, a.getService)
-	register(a, operation{id: "add-service", method: http.MethodPost, path: "/clients/{client}/services", summary: "Add a REST service", status: http.StatusCreated, roles: who}, a.addService)
 	register(a, operation{id: "change-service", method: http.MethodPatch, path: "/clients/{client}/services/{service}",
-		summary: "Change, enable or disable a service", roles: who}, a.changeService)
-	register(a, operation{id: "delete-service", method: http.MethodDelete, path: "/clients/{client}/services/{service}",
-		summary: "Delete a service, and the access rights to it", roles: who}, a.deleteService)
+		summary: "Change address, timeout or TLS verification of a service", roles: who}, a.changeService)
+	register(a, operation{id: "add-endpoint", method: http.MethodPost, path: "/clients/{client}/services/{service}/endpoints", summary: "Add an endpoint to a REST service", status: http.StatusCreated, roles: who}, a.addEndpoint)
+	register(a, operation{id: "delete-endpoint", method: http.MethodDelete, path: "/clients/{client}/services/{service}/endpoints",
+		summary: "Delete an endpoint that an operator has added", roles: who}, a.deleteEndpoint)
 }
 
 type ServicePath struct {
@@ -104,6 +103,13 @@ func offers(e *serverconf.ClientEntry, code string) bool {
 	})
 }
 
+// offersName tells whether a client has a service of that code and version.
+func offersName(e *serverconf.ClientEntry, name string) bool {
+	return slices.ContainsFunc(e.Descriptions, func(d serverconf.DescriptionEntry) bool {
+		return slices.ContainsFunc(d.Services, func(s serverconf.ServiceEntry) bool { return entryName(&s) == name })
+	})
+}
+
 // services counts the services of a client.
 func services(e *serverconf.ClientEntry) int {
 	n := 0
@@ -118,8 +124,12 @@ func noService(c id.Client, name string) error {
 }
 
 func service(s *serverconf.Service) Service {
-	v := Service{ID: s.ID.String(), Client: s.Owner.ID.String(), Name: serviceName(s.ID), Type: s.Type, URL: s.URL, Description: s.Description.URL,
-		Timeout: s.Timeout.String(), VerifyTLS: s.VerifyTLS, Enabled: s.DisabledNotice == nil, Endpoints: s.Endpoints, Rights: len(s.Rights)}
+	v := Service{ID: s.ID.String(), Client: s.Owner.ID.String(), Name: serviceName(s.ID), Type: s.Type, Title: s.Title, URL: s.URL,
+		Description: s.Description.ID(), Document: cmp.Or(s.Description.URL, s.Description.File),
+		Timeout: s.Timeout.String(), VerifyTLS: s.VerifyTLS, Enabled: s.DisabledNotice == nil, Rights: len(s.Rights)}
+	for _, e := range s.Endpoints {
+		v.Endpoints = append(v.Endpoints, Endpoint{e.Method, e.Path, s.Generated(e)})
+	}
 	if s.DisabledNotice != nil {
 		v.Notice = *s.DisabledNotice
 	}
@@ -149,20 +159,14 @@ type serviceQuery struct {
 }
 
 func (a *API) listServices(_ context.Context, in *serviceQuery) (*list[Service], error) {
-	var only id.Client
-	if in.Client != "" {
-		c, err := a.client(ClientPath{in.Client})
-		if err != nil {
-			return nil, err
-		}
-		only = c.ID
+	clients, err := a.clientsOf(in.Client)
+	if err != nil {
+		return nil, err
 	}
 	var all []Service
-	for _, c := range a.Conf.Conf().Clients() {
-		if only.IsZero() || c.ID == only {
-			for _, s := range c.Services {
-				all = append(all, service(s))
-			}
+	for _, c := range clients {
+		for _, s := range c.Services {
+			all = append(all, service(s))
 		}
 	}
 	return answerList(all), nil
@@ -201,59 +205,21 @@ func parseTimeout(s string) (time.Duration, error) {
 	return d, nil
 }
 
-func (a *API) addService(ctx context.Context, in *struct {
-	ClientPath
-	Body NewService
-}) (*item[Service], error) {
-	e := serverconf.ServiceEntry{Code: in.Body.Code, URL: in.Body.URL, VerifyTLS: in.Body.VerifyTLS}
-	d := serverconf.DescriptionEntry{Type: serverconf.REST}
-	if err := id.CheckCharacters(in.Body.Code); err != nil {
-		return nil, invalid("use other characters", "code: %v", err)
-	}
-	if in.Body.Timeout != "" {
-		var err error
-		if e.Timeout, err = parseTimeout(in.Body.Timeout); err != nil {
-			return nil, err
-		}
-	}
-	if in.Body.Enabled != nil && !*in.Body.Enabled {
-		d.Disabled = &in.Body.Notice
-	}
-	err := a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
-		if offers(c, e.Code) {
-			return exists("change it (kontor service change)", "client %s has a service %q already", c.ID, e.Code)
-		}
-		d.Services = []serverconf.ServiceEntry{e}
-		c.Descriptions = append(c.Descriptions, d)
-		note(ctx, "client %s: add REST service %s at %s", c.ID, e.Code, e.URL)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return a.showService(ServicePath{in.ClientPath, in.Body.Code})
-}
-
 func (a *API) changeService(ctx context.Context, in *struct {
 	ServicePath
 	Seen
 	Body ServiceChange
 }) (*item[Service], error) {
-	err := a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
-		// The snapshot changes only under the lock held here, so it is what the
-		// file says unless somebody has edited that.
-		now, err := a.service(in.ServicePath)
-		if err != nil {
-			return err
+	err := a.inService(in.ServicePath, in.Seen, func(c *serverconf.ClientEntry, d *serverconf.DescriptionEntry, s *serverconf.ServiceEntry) error {
+		if !in.Body.All {
+			return in.Body.apply(ctx, c.ID, s)
 		}
-		if err := in.check(serviceTag(now)); err != nil {
-			return err
+		for i := range d.Services {
+			if err := in.Body.apply(ctx, c.ID, &d.Services[i]); err != nil {
+				return err
+			}
 		}
-		d, s, err := in.ServicePath.in(c)
-		if err != nil {
-			return err
-		}
-		return in.Body.apply(ctx, c.ID, d, s)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -261,9 +227,30 @@ func (a *API) changeService(ctx context.Context, in *struct {
 	return a.showService(in.ServicePath)
 }
 
-func (b *ServiceChange) apply(ctx context.Context, c id.Client, d *serverconf.DescriptionEntry, s *serverconf.ServiceEntry) error {
+// inService changes one service, which must be there and in the state that the
+// caller has seen.
+func (a *API) inService(path ServicePath, seen Seen, change func(*serverconf.ClientEntry, *serverconf.DescriptionEntry, *serverconf.ServiceEntry) error) error {
+	return a.inClient(path.ClientPath, func(c *serverconf.ClientEntry) error {
+		// The snapshot changes only under the lock held here, so it is what the
+		// file says unless somebody has edited that.
+		now, err := a.service(path)
+		if err != nil {
+			return err
+		}
+		if err := seen.check(serviceTag(now)); err != nil {
+			return err
+		}
+		d, s, err := path.in(c)
+		if err != nil {
+			return err
+		}
+		return change(c, d, s)
+	})
+}
+
+func (b *ServiceChange) apply(ctx context.Context, c id.Client, s *serverconf.ServiceEntry) error {
 	if b.URL != nil {
-		note(ctx, "service %s of %s is at %s, before at %s", s.Code, c, *b.URL, s.URL)
+		note(ctx, "service %s of %s is at %s, before at %s", entryName(s), c, *b.URL, s.URL)
 		s.URL = *b.URL
 	}
 	if b.Timeout != nil {
@@ -271,64 +258,58 @@ func (b *ServiceChange) apply(ctx context.Context, c id.Client, d *serverconf.De
 		if err != nil {
 			return err
 		}
-		note(ctx, "service %s of %s has timeout %s", s.Code, c, d)
+		note(ctx, "service %s of %s has timeout %s", entryName(s), c, d)
 		s.Timeout = d
 	}
 	if b.VerifyTLS != nil {
-		note(ctx, "service %s of %s: TLS verification %t", s.Code, c, *b.VerifyTLS)
+		note(ctx, "service %s of %s: TLS verification %t", entryName(s), c, *b.VerifyTLS)
 		s.VerifyTLS = b.VerifyTLS
-	}
-	enabled := d.Disabled == nil
-	if b.Enabled != nil {
-		enabled = *b.Enabled
-	}
-	switch {
-	case enabled && b.Notice != nil && *b.Notice != "":
-		return invalid("leave the notice out, or disable the service", "callers of an enabled service are told nothing")
-	case enabled && d.Disabled != nil:
-		note(ctx, "enable service %s of %s", s.Code, c)
-		d.Disabled = nil
-	case !enabled && (d.Disabled == nil || b.Notice != nil):
-		notice := ""
-		if b.Notice != nil {
-			notice = *b.Notice
-		}
-		note(ctx, "disable service %s of %s: %q", s.Code, c, notice)
-		d.Disabled = &notice
 	}
 	return nil
 }
 
-func (a *API) deleteService(ctx context.Context, in *struct {
+func (a *API) addEndpoint(ctx context.Context, in *struct {
+	ServicePath
+	Body Endpoint
+}) (*item[Service], error) {
+	e := serverconf.Endpoint{Method: strings.ToUpper(in.Body.Method), Path: in.Body.Path}
+	err := a.inService(in.ServicePath, Seen{"*"}, func(c *serverconf.ClientEntry, _ *serverconf.DescriptionEntry, s *serverconf.ServiceEntry) error {
+		if slices.ContainsFunc(s.Endpoints, func(o serverconf.EndpointEntry) bool { return o.Endpoint == e }) {
+			return exists("see kontor service show", "service %s has the endpoint %s %s already", s.Code, e.Method, e.Path)
+		}
+		if e.IsBase() {
+			return invalid("grant access to the service", "%s %s is the whole service", e.Method, e.Path)
+		}
+		s.Endpoints = append(s.Endpoints, serverconf.EndpointEntry{Endpoint: e})
+		note(ctx, "service %s of %s: add endpoint %s %s", s.Code, c.ID, e.Method, e.Path)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.showService(in.ServicePath)
+}
+
+func (a *API) deleteEndpoint(ctx context.Context, in *struct {
 	ServicePath
 	Seen
+	Method string `query:"method" required:"true"`
+	Path   string `query:"path" required:"true"`
 }) (*struct{}, error) {
-	return nil, a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
-		now, err := a.service(in.ServicePath)
-		if err != nil {
-			return err
+	e := serverconf.Endpoint{Method: strings.ToUpper(in.Method), Path: in.Path}
+	return nil, a.inService(in.ServicePath, in.Seen, func(c *serverconf.ClientEntry, _ *serverconf.DescriptionEntry, s *serverconf.ServiceEntry) error {
+		i := slices.IndexFunc(s.Endpoints, func(o serverconf.EndpointEntry) bool { return o.Endpoint == e })
+		if i < 0 {
+			return problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor service show)", "service %s has no endpoint %s %s", s.Code, e.Method, e.Path)
 		}
-		if err := in.check(serviceTag(now)); err != nil {
-			return err
+		if s.Endpoints[i].Generated {
+			return inUse("have it removed there, then refresh (kontor service refresh)", "the endpoint %s %s comes from the document", e.Method, e.Path)
 		}
-		d, s, err := in.ServicePath.in(c)
-		if err != nil {
-			return err
+		if lost := len(lostRights(c, []gone{{s.Code, e}})); lost > 0 {
+			return inUse("revoke them first (kontor access revoke)", "%d rights are to the endpoint %s %s", lost, e.Method, e.Path)
 		}
-		code, name := s.Code, entryName(s)
-		d.Services = slices.DeleteFunc(d.Services, func(v serverconf.ServiceEntry) bool { return entryName(&v) == name })
-		c.Descriptions = slices.DeleteFunc(c.Descriptions, func(d serverconf.DescriptionEntry) bool { return len(d.Services) == 0 })
-		note(ctx, "delete service %s of %s", slashes(in.Service), c.ID)
-		if offers(c, code) {
-			return nil // rights are those of all versions
-		}
-		c.Access = slices.DeleteFunc(c.Access, func(r serverconf.AccessEntry) bool {
-			if r.Service != code {
-				return false
-			}
-			note(ctx, "revoke %s", rightText(&r))
-			return true
-		})
+		s.Endpoints = slices.Delete(s.Endpoints, i, i+1)
+		note(ctx, "service %s of %s: delete endpoint %s %s", s.Code, c.ID, e.Method, e.Path)
 		return nil
 	})
 }

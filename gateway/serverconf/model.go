@@ -354,6 +354,7 @@ func compileService(d *Description, e *ServiceEntry, where string, bad *findings
 	s := &Service{
 		ID: name, Type: d.Type, Title: e.Title, URL: e.URL, Description: d, Timeout: e.Timeout,
 		VerifyTLS: e.VerifyTLS == nil || *e.VerifyTLS, DisabledNotice: d.DisabledNotice, Owner: owner,
+		generated: make(map[Endpoint]bool, len(e.Endpoints)),
 	}
 	switch s.Type {
 	case REST, OpenAPI3:
@@ -386,9 +387,10 @@ func compileService(d *Description, e *ServiceEntry, where string, bad *findings
 		if err != nil {
 			bad.add(where, "endpoints[%d]: %w", i, err)
 		}
-		if slices.Contains(s.Endpoints, endpoint.Endpoint) {
+		if _, twice := s.generated[endpoint.Endpoint]; twice {
 			bad.add(where, "endpoints[%d] stands in the file twice", i)
 		}
+		s.generated[endpoint.Endpoint] = endpoint.Generated
 		s.Endpoints, s.globs = append(s.Endpoints, endpoint.Endpoint), append(s.globs, g)
 	}
 	return s

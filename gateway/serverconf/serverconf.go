@@ -140,9 +140,13 @@ type Service struct {
 	Rights         []Right // of every version of the service
 	Owner          *Client
 
-	access *access
-	globs  []*glob // of the paths of Endpoints
+	access    *access
+	globs     []*glob           // of the paths of Endpoints
+	generated map[Endpoint]bool // every endpoint; whether it comes from the document
 }
+
+// Generated tells whether an endpoint of the service comes from its document.
+func (s *Service) Generated(e Endpoint) bool { return s.generated[e] }
 
 // Endpoint is a method and a path pattern of a service (see [Authorise] for
 // the patterns).
