@@ -28,6 +28,7 @@ var walls = map[string][]string{
 	"github.com/jackc/pgx":              {"registry/postgres"},
 	"github.com/getkin/kin-openapi":     {"gateway/description"},
 	"go.opentelemetry.io":               {"gateway/tracing"},
+	"github.com/quic-go":                {"gateway/tunnel"},
 	"github.com/spf13/viper":            {"config"},
 	"github.com/spf13/cobra":            {"cmd/kontor", "cmd/verify"},
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"mime"
 	"net"
@@ -42,6 +43,18 @@ type ClientConfig struct {
 	// against a peer that never ends; message limits are lower.
 	MaxResponse int64
 
+	// Transport says what carries messages; default Auto. What follows is for
+	// QUIC.
+	Transport Transport
+	Windows   Windows
+	// OCSP gives the fresh response for a certificate of ours by its SHA-256 in
+	// hex; it goes with the handshake, and peers refuse one without. Nil: none.
+	OCSP func(hash string) ([]byte, bool)
+	// DialUDP opens a socket to reach a host and port by, and resolves these.
+	// Default: [DialUDP] with nil.
+	DialUDP func(ctx context.Context, address string) (net.PacketConn, net.Addr, error)
+	Metrics *Metrics // nil: none
+
 	Port, OCSPPort int // of the peers; default 5500 and 5577
 	// Dial opens connections to both ports. Default: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -59,7 +72,9 @@ type Client struct {
 	port     int
 	ocspPort int
 	now      func() time.Time
+	metrics  *Metrics
 	pool     pool
+	quic     *quicPool // nil: HTTPS alone
 
 	plain     *http.Transport                              // for OCSP
 	questions singleflight.Group                           // for OCSP, under way
@@ -83,8 +98,13 @@ type session interface {
 	// exchange sends a request and returns the head of the response. Afterwards,
 	// or when the response's body is closed, the session takes care of itself.
 	exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error)
-	// discard closes a session that is not used after all.
+	// discard closes a session whose peer is not who it must be.
 	discard()
+	// stapled returns the OCSP response that came with the peer's certificate,
+	// nil if none did.
+	stapled() []byte
+	// at tells whom the session leads to, and over what.
+	at() (poolKey, Transport)
 }
 
 // Response is a peer's answer. The caller closes Body.
@@ -102,7 +122,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{
 		identity: cfg.Identity, verifier: cfg.Verifier, dialTCP: cfg.Dial, connect: cfg.ConnectTimeout,
-		max: cfg.MaxResponse, port: cfg.Port, ocspPort: cfg.OCSPPort, now: cfg.Now,
+		max: cfg.MaxResponse, port: cfg.Port, ocspPort: cfg.OCSPPort, now: cfg.Now, metrics: cfg.Metrics,
 		winners: map[string]winner{},
 	}
 	if c.dialTCP == nil {
@@ -130,6 +150,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	life, end := context.WithCancel(context.Background())
 	c.end = end
 	c.patience = func() (context.Context, context.CancelFunc) { return context.WithTimeout(life, ocspTimeout) }
+	if c.metrics == nil {
+		c.metrics = NewMetrics()
+	}
+	if cfg.Transport != HTTPS {
+		c.quic = newQUICPool(cfg, c, life)
+	}
 	c.plain = &http.Transport{
 		DialContext:            c.dialTCP,
 		DisableKeepAlives:      true, // one question per hour and peer
@@ -143,6 +169,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // ends. Post fails from now on.
 func (c *Client) Close() {
 	c.pool.close()
+	if c.quic != nil {
+		c.quic.close()
+	}
 	c.end()
 }
 
@@ -191,9 +220,18 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 	if err != nil {
 		return nil, explain(ctx, err)
 	}
+	key, via := s.at()
+	c.metrics.exchanges.client[via].Inc()
+	if c.quic != nil && c.quic.consider(key, cert) && via == HTTPS {
+		c.metrics.fallbacks.Inc()
+	}
 	resp, err := s.exchange(ctx, header, body)
 	if err != nil {
 		return nil, explain(ctx, err)
+	}
+	if c.quic != nil && via == HTTPS {
+		c.quic.learn(key.address, resp.Header["Alt-Svc"])
+		c.quic.consider(key, cert)
 	}
 	resp.Peer = peer
 	if err := acceptable(resp); err != nil {
@@ -286,7 +324,7 @@ func (r *race) open(ctx context.Context) (session, Peer, error) {
 	}
 	var errs []error
 	for _, a := range addresses {
-		if s := r.client.pool.get(poolKey{a, r.hash}); s != nil {
+		for s := range r.client.standing(poolKey{a, r.hash}) {
 			peer, err := r.verify(ctx, s, a)
 			if err == nil {
 				return s, peer, nil
@@ -384,7 +422,7 @@ func (r *race) enter(ctx context.Context, address string, timeout time.Duration)
 
 // verify authenticates the peer of a session for this request.
 func (r *race) verify(ctx context.Context, s session, address string) (Peer, error) {
-	peer, err := r.client.verifier.verifyFetching(ctx, r.view, s.certificates(), r.need,
+	peer, err := r.client.verifier.verifyFetching(ctx, r.view, s.certificates(), s.stapled(), r.need,
 		func(ctx context.Context, certs []*x509.Certificate) ([][]byte, error) {
 			return r.client.fetchOCSP(ctx, address, certs)
 		})
@@ -417,10 +455,30 @@ func (c *Client) remember(set, address string) {
 	c.winners[set] = winner{address, c.now().Add(winnerLifetime)}
 }
 
+// standing gives sessions over connections that stand, the best first.
+func (c *Client) standing(key poolKey) iter.Seq[session] {
+	return func(yield func(session) bool) {
+		if c.quic != nil {
+			if s := c.quic.get(key); s != nil && !yield(s) {
+				return
+			}
+			if c.quic.forced {
+				return
+			}
+		}
+		if s := c.pool.get(key); s != nil {
+			yield(s)
+		}
+	}
+}
+
 // dial opens a session with whoever is at an address.
 func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate) (session, error) {
 	if c.pool.isClosed() {
 		return nil, ErrClosed
+	}
+	if c.quic != nil && c.quic.forced {
+		return c.quic.enter(ctx, key, cert)
 	}
 	host := net.JoinHostPort(key.address, strconv.Itoa(c.port))
 	raw, err := c.dialTCP(ctx, "tcp", host)

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -144,32 +145,34 @@ func TestPeerIsVerifiedFirst(t *testing.T) {
 			b.lookup = func(string) ([]byte, bool) { return []byte("rubbish"), true }
 		}, ocsp.ErrMalformed, ""},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			a, b := w.add("a"), w.add("b")
-			tt.setup(w, b)
-			b.serve(echo)
-			c := a.tunnel()
-			_, err := post(t, c, b, "secret")
-			if tt.want == nil && tt.text == "" {
-				if err != nil {
-					t.Error(err)
+		for _, transport := range []tunnel.Transport{tunnel.HTTPS, tunnel.QUIC} {
+			t.Run(tt.name+", "+transport.String(), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				a, b := w.add("a"), w.add("b")
+				tt.setup(w, b)
+				b.serve(echo).serveQUIC()
+				c := a.tunnel(only(transport))
+				_, err := post(t, c, b, "secret")
+				if tt.want == nil && tt.text == "" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
 				}
-				return
-			}
-			if tt.name == "OCSP response of a stranger" { // its key is another, so either will do
-				if errors.Is(err, ocsp.ErrUnavailable) {
-					err = fmt.Errorf("%w: %w", err, ocsp.ErrMismatch)
+				if tt.name == "OCSP response of a stranger" { // its key is another, so either will do
+					if errors.Is(err, ocsp.ErrUnavailable) {
+						err = fmt.Errorf("%w: %w", err, ocsp.ErrMismatch)
+					}
 				}
-			}
-			if !errors.Is(err, tunnel.ErrPeer) || !errors.Is(err, tunnel.ErrConnect) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
-				t.Errorf("%v; want %v %s", err, tt.want, tt.text)
-			}
-			if b.requests.Load() != 0 || c.IdleConnections() != 0 {
-				t.Errorf("%d requests arrived, %d connections kept", b.requests.Load(), c.IdleConnections())
-			}
-		})
+				if !errors.Is(err, tunnel.ErrPeer) || !errors.Is(err, tunnel.ErrConnect) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
+					t.Errorf("%v; want %v %s", err, tt.want, tt.text)
+				}
+				if b.requests.Load() != 0 || c.IdleConnections() != 0 {
+					t.Errorf("%d requests arrived, %d connections kept", b.requests.Load(), c.IdleConnections())
+				}
+			})
+		}
 	}
 }
 
@@ -1057,25 +1060,61 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// BenchmarkPost measures exchanges of 8 KB each way, one at a time and 64 at
+// once, with the processor time of both ends.
 func BenchmarkPost(b *testing.B) {
-	w := newWorld(b)
-	from, to := w.add("a"), w.add("b")
-	to.serve(echo)
-	c := from.tunnel()
-	body := strings.Repeat("x", 8<<10)
-	view, servers := w.view.Load(), to.providers()
-	buf := new(bytes.Buffer)
-	b.ReportAllocs()
-	for b.Loop() {
-		buf.Reset()
-		buf.WriteString(body)
-		resp, err := c.Post(b.Context(), view, servers, to.client, nil, buf)
-		if err != nil {
-			b.Fatal(err)
+	for _, transport := range []tunnel.Transport{tunnel.HTTPS, tunnel.QUIC} {
+		for _, clients := range []int{1, 64} {
+			b.Run(fmt.Sprintf("%s/%d", transport, clients), func(b *testing.B) {
+				w := newWorld(b)
+				from, to := w.add("a"), w.add("b")
+				to.serve(echo).serveQUIC()
+				c := from.tunnel(only(transport))
+				body := strings.Repeat("x", 8<<10)
+				view, servers := w.view.Load(), to.providers()
+				exchange := func() error {
+					resp, err := c.Post(b.Context(), view, servers, to.client, nil, bytes.NewBufferString(body))
+					if err != nil {
+						return err
+					}
+					defer resp.Body.Close()
+					_, err = io.Copy(io.Discard, resp.Body)
+					return err
+				}
+				if err := exchange(); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				b.ResetTimer()
+				begun := processorTime()
+				b.SetParallelism((clients + 1) / 2)
+				if clients == 1 {
+					for range b.N {
+						if err := exchange(); err != nil {
+							b.Fatal(err)
+						}
+					}
+				} else {
+					b.RunParallel(func(pb *testing.PB) {
+						for pb.Next() {
+							if err := exchange(); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				b.ReportMetric(float64((processorTime()-begun).Microseconds())/float64(b.N), "cpu-µs/op")
+			})
 		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			b.Fatal(err)
-		}
-		resp.Body.Close()
 	}
+}
+
+// processorTime returns what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"time"
 )
 
 // What the tests look into.
@@ -45,4 +46,17 @@ func (c *Client) IdleConnections() int {
 		n += len(list)
 	}
 	return n
+}
+
+// Idle tells whether no connection over QUIC is being made.
+func (c *Client) Idle() bool {
+	c.quic.mu.RLock()
+	defer c.quic.mu.RUnlock()
+	return len(c.quic.trying) == 0
+}
+
+// Hurry has a client notice sooner that nothing is heard of a peer.
+func Hurry(c *Client) {
+	c.quic.silence = 300 * time.Millisecond
+	c.quic.config.KeepAlivePeriod, c.quic.config.MaxIdleTimeout = 100*time.Millisecond, time.Second
 }

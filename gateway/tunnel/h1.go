@@ -58,6 +58,11 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 
 func (c *h1) certificates() []*x509.Certificate { return c.certs }
 
+// stapled returns nothing: over HTTPS, responses come from port 5577.
+func (c *h1) stapled() []byte { return nil }
+
+func (c *h1) at() (poolKey, Transport) { return c.key, HTTPS }
+
 // discard closes the connection without TLS's farewell, which could block.
 func (c *h1) discard() { c.raw.Close() }
 

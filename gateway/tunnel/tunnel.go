@@ -5,13 +5,20 @@
 // authentication certificate on its port 5577 (X-Road Message Transport
 // Protocol).
 //
+// Two of ours speak HTTP/3 over QUIC (RFC 9000, 9114) on the same port, also
+// with TLS and certificates on both ends. A server says so in its answers over
+// HTTPS (RFC 7838), the client makes a connection in the background and uses it
+// as soon as it stands: no exchange waits for one that does not come about.
+//
 // A peer is who its authentication certificate says: the chain must lead to an
 // approved authority, OCSP must say "good", and the global configuration must
 // register the certificate for a security server of the client in question.
 // Neither host names nor the rest of the web's certificates play a part. The
 // [Client] verifies its peer before the first byte of a request leaves, anew
 // for each request; a server verifies its peers with [PeerVerifier] once it has
-// their OCSP responses, which come with the message.
+// their OCSP responses, which come with the message. Over QUIC each end staples
+// the response about its own certificate, too, and a server lets nobody past
+// the handshake without.
 package tunnel
 
 import (

@@ -92,9 +92,44 @@ func (v *PeerVerifier) Verify(_ context.Context, view *globalconf.View, chain []
 	return p, nil
 }
 
+// verifyHandshake authenticates whoever opens a connection over QUIC, before it
+// costs us more: its certificate is registered for some security server, leads
+// to an approved authority and is not revoked by the response that came with
+// it. For what client it may speak shows with each message, and so do the
+// responses about authorities above it.
+func (v *PeerVerifier) verifyHandshake(view *globalconf.View, chain []*x509.Certificate, staple []byte) error {
+	if len(chain) == 0 {
+		return refuse(errors.New("no certificate presented"))
+	}
+	server, ok := view.ServerByCertificate(chain[0])
+	switch {
+	case !ok:
+		return refuse(errors.New("certificate is not registered for any security server"))
+	case !pki.IsAuthCert(chain[0]):
+		return refuse(errors.New("certificate is not for authentication"))
+	case len(staple) == 0:
+		return refuse(fmt.Errorf("%w: none came with the handshake", ocsp.ErrUnavailable))
+	}
+	p, at := Peer{Server: server, Cert: chain[0]}, v.now()
+	path, err := pki.VerifyChain(p.Cert, chain[1:], view, at)
+	if err != nil {
+		return refuse(err)
+	}
+	if len(path.Certs) == 1 { // then that is all there is to know
+		err = v.judge(view, p, chain, path, [][]byte{staple}, at)
+	} else {
+		_, err = status(view, p, p.Cert, path.Issuers[0], [][]byte{staple}, at, view.OCSPPolicy())
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	return nil
+}
+
 // verifyFetching is Verify for whoever has no responses yet: those of an
-// earlier verdict serve while they are fresh, and fetch gets others.
-func (v *PeerVerifier) verifyFetching(ctx context.Context, view *globalconf.View, chain []*x509.Certificate, need id.Client,
+// earlier verdict serve while they are fresh, then one that came with the
+// handshake, if any, and fetch gets others.
+func (v *PeerVerifier) verifyFetching(ctx context.Context, view *globalconf.View, chain []*x509.Certificate, staple []byte, need id.Client,
 	fetch func(context.Context, []*x509.Certificate) ([][]byte, error),
 ) (Peer, error) {
 	p, err := v.registered(view, chain, need)
@@ -111,6 +146,9 @@ func (v *PeerVerifier) verifyFetching(ctx context.Context, view *globalconf.View
 		return Peer{}, refuse(err)
 	}
 	if known != nil && at.Before(known.stale) && v.judge(view, p, chain, path, known.responses, at) == nil {
+		return p, nil
+	}
+	if len(staple) > 0 && v.judge(view, p, chain, path, [][]byte{staple}, at) == nil {
 		return p, nil
 	}
 	responses, err := fetch(ctx, path.Certs)

@@ -163,6 +163,8 @@ type server struct {
 	lookup   func(hash string) ([]byte, bool)
 	http     *http.Server
 	listener net.Listener
+	quic     *tunnel.QUICServer
+	udp      net.PacketConn
 }
 
 // add registers a security server with a fresh certificate; it does not listen
@@ -306,6 +308,69 @@ func (s *server) plain(port string, answer func(c net.Conn)) {
 	})
 }
 
+// loopback is where the tests of this package listen for QUIC.
+const loopback = "127.81.0.1"
+
+// serveQUIC makes the server listen for QUIC, too. What it presents is its own.
+func (s *server) serveQUIC(change ...func(*tunnel.ServerConfig)) *server {
+	s.Helper()
+	return s.listenQUIC(loopback+":0", change...)
+}
+
+func (s *server) listenQUIC(address string, change ...func(*tunnel.ServerConfig)) *server {
+	s.Helper()
+	cfg := tunnel.ServerConfig{
+		Handler:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.http.Handler.ServeHTTP(w, r) }),
+		Identity: s.identity, View: s.view.Load, Verifier: tunnel.NewVerifier(tunnel.VerifierConfig{Now: s.now}), OCSP: s.staple,
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s.quic = check[*tunnel.QUICServer](s)(tunnel.NewQUICServer(cfg))
+	s.udp = check[net.PacketConn](s)(net.ListenPacket("udp4", address))
+	s.host("udp "+s.name+":5500", s.udp.LocalAddr().String())
+	done := make(chan struct{})
+	quicServer := s.quic
+	go func() {
+		defer close(done)
+		if err := quicServer.Serve(s.udp); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.Error(err)
+		}
+	}()
+	s.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = quicServer.Shutdown(ctx) // what is left is broken off
+		<-done
+	})
+	return s
+}
+
+// staple gives the OCSP response that goes with the server's handshakes.
+func (s *server) staple(hash string) ([]byte, bool) { return s.lookup(hash) }
+
+// dialUDP is dial for QUIC.
+func (w *world) dialUDP(_ context.Context, address string) (net.PacketConn, net.Addr, error) {
+	w.mu.Lock()
+	w.dialed["udp "+address]++
+	to, ok := w.hosts["udp "+address]
+	w.mu.Unlock()
+	if !ok {
+		return nil, nil, &net.OpError{Op: "dial", Net: "udp", Err: errors.New("no such host")}
+	}
+	addr, err := net.ResolveUDPAddr("udp4", to)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, err := net.ListenPacket("udp4", loopback+":0")
+	return socket, addr, err
+}
+
+// only has a client use one transport.
+func only(t tunnel.Transport) func(*tunnel.ClientConfig) {
+	return func(cfg *tunnel.ClientConfig) { cfg.Transport = t }
+}
+
 func (w *world) host(name, address string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -335,6 +400,7 @@ func (s *server) tunnel(change ...func(*tunnel.ClientConfig)) *tunnel.Client {
 	s.Helper()
 	cfg := tunnel.ClientConfig{
 		Identity: s.identity, Verifier: tunnel.NewVerifier(tunnel.VerifierConfig{Now: s.now}), Dial: s.world.dial, Now: s.now,
+		DialUDP: s.world.dialUDP, OCSP: s.staple,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -386,3 +452,6 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(b)
 	}
 })
+
+// ocspName is what a server's OCSP response is asked for by.
+func ocspName(s *server) string { return pki.HashOf(s.cert.Leaf).Hex() }

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// sendBuffer holds a request's head and all of a small body, or a piece of a
+// large one.
+const sendBuffer = 64 << 10
+
+var sendBuffers = sync.Pool{New: func() any { return new([sendBuffer]byte) }}
+
+// h3Conn is a connection to a peer that carries many exchanges at once.
+type h3Conn struct {
+	conn  *quic.Conn
+	key   poolKey
+	host  string
+	certs []*x509.Certificate
+	// staple is the OCSP response that came with the first certificate; nil if
+	// none did.
+	staple []byte
+	max    int64
+
+	streams atomic.Int32 // under way
+	used    atomic.Int64 // by exchanges: number, ever
+	leaving atomic.Bool  // takes no further exchange
+	silent  atomic.Bool  // nothing was heard lately
+	refused func()       // called when the peer is not who it must be
+}
+
+// open starts an exchange, or returns nil if the connection cannot take one.
+func (c *h3Conn) open() *h3 {
+	if c.leaving.Load() || c.silent.Load() || c.conn.Context().Err() != nil {
+		return nil
+	}
+	s, err := c.conn.OpenStream()
+	if err != nil {
+		return nil
+	}
+	return c.session(s)
+}
+
+func (c *h3Conn) session(s *quic.Stream) *h3 {
+	c.streams.Add(1)
+	c.used.Add(1)
+	return &h3{conn: c, stream: s}
+}
+
+// done ends an exchange, the last one closes a connection that is to end.
+func (c *h3Conn) done() {
+	if c.streams.Add(-1) == 0 && c.leaving.Load() {
+		c.close()
+	}
+}
+
+// leave lets exchanges under way finish and closes the connection then.
+func (c *h3Conn) leave() {
+	c.leaving.Store(true)
+	if c.streams.Load() == 0 {
+		c.close()
+	}
+}
+
+func (c *h3Conn) close() { _ = c.conn.CloseWithError(codeNoError, "") }
+
+// h3 is a session of HTTP/3: a stream.
+type h3 struct {
+	conn   *h3Conn
+	stream *quic.Stream
+}
+
+func (s *h3) certificates() []*x509.Certificate { return s.conn.certs }
+
+func (s *h3) stapled() []byte { return s.conn.staple }
+
+func (s *h3) at() (poolKey, Transport) { return s.conn.key, QUIC }
+
+// discard gives the stream up, and with it the connection: its peer was refused.
+func (s *h3) discard() {
+	s.cancel()
+	s.conn.refused()
+	s.conn.leaving.Store(true)
+	s.conn.done()
+}
+
+func (s *h3) cancel() {
+	s.stream.CancelRead(codeRequestCancelled)
+	s.stream.CancelWrite(codeRequestCancelled)
+}
+
+// exchange writes a request that is in memory and reads the response then; a
+// larger one is written by another goroutine, so that neither side has to wait
+// for the other's end.
+func (s *h3) exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error) {
+	x := &h3Exchange{h3: s, ctx: ctx, stop: context.AfterFunc(ctx, s.cancel)}
+	x.in = h3Content{frames: frames{r: s.stream}, budget: s.conn.max}
+	held, inMemory := inMemory(body)
+	w := &h3Writer{stream: s.stream, whole: inMemory, start: -1, array: sendBuffers.Get().(*[sendBuffer]byte)}
+	w.buf = appendHead(w.array[:0], s.pseudo, header)
+	if !inMemory || len(w.buf) > sendBuffer/2 { // the body may be long in coming
+		w.flush()
+	}
+	if inMemory && held <= synchronous {
+		x.outcome = x.send(w, body)
+	} else {
+		sent := make(chan error, 1)
+		x.sent = sent
+		go func() {
+			err := x.send(w, body)
+			sent <- err // before the stream breaks, so that the reason is known
+			if errors.As(err, new(sourceError)) {
+				s.cancel()
+			}
+		}()
+	}
+	resp, err := x.readHead()
+	if inMemory {
+		x.settle(err == nil)
+	}
+	if err != nil {
+		x.trySettle()
+		x.release()
+		var e sourceError
+		if errors.As(x.outcome, &e) {
+			return nil, e.error
+		}
+		return nil, err
+	}
+	return resp, nil
+}
+
+// inMemory tells whether a body is read without waiting, and its size.
+func inMemory(body io.Reader) (int, bool) {
+	switch b := body.(type) {
+	case *bytes.Buffer:
+		return b.Len(), true
+	case *bytes.Reader:
+		return b.Len(), true
+	case *strings.Reader:
+		return b.Len(), true
+	}
+	return 0, false
+}
+
+func (s *h3) pseudo(b []byte) []byte {
+	b = appendIndexed(b, indexPost)
+	b = appendIndexed(b, indexHTTPS)
+	b = appendNamed(b, indexAuthority, s.conn.host)
+	return appendIndexed(b, indexPath)
+}
+
+// h3Exchange is one request and its response.
+type h3Exchange struct {
+	*h3
+	ctx  context.Context
+	stop func() bool // ends ctx's power over the stream
+	in   h3Content
+
+	sent    chan error // result of send, once; nil when outcome is known
+	outcome error
+
+	mu       sync.Mutex // guards what Read and Close may do at once
+	released bool
+	err      error // of the body, io.EOF included; repeated
+}
+
+// send writes the request. If its source fails, it has no end; if the peer stops
+// taking it, an answer may be there.
+func (x *h3Exchange) send(w *h3Writer, body io.Reader) error {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	if body == nil {
+		body = http.NoBody
+	}
+	_, err := io.CopyBuffer(onlyWriter{w}, body, buf[:])
+	source := err != nil && w.err == nil
+	if e := w.finish(err == nil); err == nil {
+		err = e
+	}
+	if source {
+		return sourceError{err}
+	}
+	return err
+}
+
+// h3Writer writes a request: its head, then its body in DATA frames.
+type h3Writer struct {
+	stream *quic.Stream
+	whole  bool // the source does not wait: pieces go out together
+	array  *[sendBuffer]byte
+	buf    []byte // of array, to be sent
+	start  int    // of the open frame in buf; 0: there is none, as the head comes first
+	err    error  // of the stream
+}
+
+func (w *h3Writer) Write(p []byte) (int, error) {
+	n := 0
+	for len(p) > 0 && w.err == nil {
+		if w.start < 0 {
+			w.start = len(w.buf)
+			w.buf = append(w.buf, frameData, 0, 0, 0, 0)
+		}
+		k := min(len(p), sendBuffer-len(w.buf))
+		w.buf = append(w.buf, p[:k]...)
+		p, n = p[k:], n+k
+		if sendBuffer-len(w.buf) <= headRoom {
+			w.flush()
+		}
+	}
+	if !w.whole {
+		w.flush()
+	}
+	return n, w.err
+}
+
+func (w *h3Writer) flush() {
+	if w.start >= 0 {
+		putLength(w.buf[w.start+1:], len(w.buf)-w.start-headRoom)
+		w.start = -1
+	}
+	if len(w.buf) > 0 && w.err == nil {
+		_, w.err = w.stream.Write(w.buf)
+	}
+	w.buf = w.array[:0]
+}
+
+// finish ends the request, regularly or not at all. Afterwards the writer holds
+// nothing.
+func (w *h3Writer) finish(regular bool) error {
+	if regular {
+		w.flush()
+		if w.err == nil {
+			w.err = w.stream.Close()
+		}
+	}
+	sendBuffers.Put(w.array)
+	w.array, w.buf = nil, nil
+	return w.err
+}
+
+// readHead reads the response up to its content.
+func (x *h3Exchange) readHead() (*Response, error) {
+	for range maxInterim {
+		f, err := x.in.head()
+		if err != nil {
+			return nil, x.broken(err)
+		}
+		status, err := strconv.Atoi(f.status)
+		if err != nil || len(f.status) != 3 || status < 100 || status == http.StatusSwitchingProtocols || f.method+f.scheme+f.authority+f.path != "" {
+			return nil, x.broken(malformed("malformed response"))
+		}
+		if status >= 200 {
+			x.in.length = f.length
+			return &Response{Status: status, Header: f.header, Body: (*h3Body)(x)}, nil
+		}
+	}
+	return nil, x.broken(malformed("too many interim responses"))
+}
+
+// broken ends the exchange because of an error of reading.
+func (x *h3Exchange) broken(err error) error {
+	breakStream(x.conn.conn, x.stream, err)
+	if errors.Is(err, ErrResponse) {
+		return err
+	}
+	return fmt.Errorf("read response: %w", lost(err))
+}
+
+// lost makes what happened to a connection or stream look as it does over TCP.
+func lost(err error) error {
+	var t *quic.TransportError
+	var s *quic.StreamError
+	switch {
+	case errors.As(err, &t) && t.Remote && t.ErrorCode.IsCryptoError():
+		return &net.OpError{Op: "remote error", Err: tls.AlertError(t.ErrorCode - 0x100)}
+	case errors.As(err, &s) && s.Remote:
+		return fmt.Errorf("%w: the peer broke the exchange off: %w", io.ErrUnexpectedEOF, err)
+	}
+	return err
+}
+
+// settle makes sure that a body in memory is no longer used. If the peer
+// answered already and takes no more, the rest is not sent.
+func (x *h3Exchange) settle(answered bool) {
+	if x.sent == nil {
+		return
+	}
+	if !answered {
+		x.cancel()
+	}
+	patience := time.AfterFunc(sendPatience, func() { x.stream.CancelWrite(codeNoError) })
+	x.outcome = <-x.sent
+	x.sent = nil
+	patience.Stop()
+}
+
+// h3Body is the content of a response.
+type h3Body h3Exchange
+
+func (b *h3Body) Read(p []byte) (int, error) {
+	x := (*h3Exchange)(b)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.err != nil {
+		return 0, x.err
+	}
+	if x.released {
+		return 0, net.ErrClosed
+	}
+	n, err := x.in.Read(p)
+	switch {
+	case err == io.EOF:
+		x.err = io.EOF
+		if x.trySettle() {
+			x.release()
+		}
+	case err != nil:
+		x.err = explain(x.ctx, x.broken(err))
+		err = x.err
+	}
+	return n, err
+}
+
+// Close frees the stream; what has not come to a regular end is broken off. It
+// breaks a Read under way.
+func (b *h3Body) Close() error {
+	x := (*h3Exchange)(b)
+	if !x.mu.TryLock() {
+		x.cancel()
+		x.mu.Lock()
+	}
+	defer x.mu.Unlock()
+	x.release()
+	return nil
+}
+
+// trySettle takes the result of sending if there is one.
+func (x *h3Exchange) trySettle() bool {
+	if x.sent != nil {
+		select {
+		case x.outcome = <-x.sent:
+			x.sent = nil
+		default:
+		}
+	}
+	return x.sent == nil
+}
+
+// release ends the exchange. What is still being sent or received is broken off.
+func (x *h3Exchange) release() {
+	if x.released {
+		return
+	}
+	x.released = true
+	x.stop()
+	if x.err != io.EOF || x.sent != nil {
+		x.cancel()
+	}
+	x.conn.done()
+}

@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/singleflight"
+)
+
+// Transport is what carries messages between security servers.
+type Transport int
+
+const (
+	// Auto is QUIC where a peer offers it and it gets through, HTTPS elsewhere.
+	Auto  Transport = iota
+	HTTPS           // HTTPS alone
+	QUIC            // QUIC alone, for measurements: no other security server than Kontor answers
+)
+
+// ParseTransport reads auto, https or quic.
+func ParseTransport(s string) (Transport, error) {
+	i := slices.Index([]string{"auto", "https", "quic"}, s)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not a transport; use auto, https or quic", s)
+	}
+	return Transport(i), nil
+}
+
+func (t Transport) String() string { return [...]string{"auto", "https", "quic"}[t] }
+
+// Windows bound the bytes that a peer may send ahead of what was read, over
+// QUIC: as much as is under way at once is needed, bandwidth times delay. They
+// start small and grow up to these when the reader keeps up.
+type Windows struct {
+	Stream     int64 // one message; default 16 MiB: 1 Gbit/s over 130 ms
+	Connection int64 // all messages of a connection; default 48 MiB
+}
+
+func (w Windows) withDefaults() Windows {
+	if w.Stream == 0 {
+		w.Stream = 16 << 20
+	}
+	if w.Connection == 0 {
+		w.Connection = 48 << 20
+	}
+	return w
+}
+
+const (
+	// firstStreamWindow and firstWindow are what windows start with.
+	firstStreamWindow = 1 << 20
+	firstWindow       = 2 << 20
+	// maxGrown bounds what the windows of all connections have grown by.
+	maxGrown = 512 << 20
+
+	// keepAlive is after how much silence a peer is asked whether it is there;
+	// one that does not answer gets no further exchanges after maxSilence, and
+	// its connection ends after quicIdle.
+	keepAlive  = 2500 * time.Millisecond
+	maxSilence = 4 * time.Second
+	quicIdle   = 10 * time.Second
+	// unusedTime is how long a connection is kept that nobody uses.
+	unusedTime = 5 * time.Minute
+
+	// handshakeIdle bounds the silence in a handshake, quicConnect all of it:
+	// nobody waits for it, but a try costs memory.
+	handshakeIdle = 3 * time.Second
+	quicConnect   = 6 * time.Second
+	// firstBackOff is how long QUIC is not tried again after a failure, at
+	// first; it doubles up to lastBackOff. A connection that stood for less
+	// than briefly counts as a failure.
+	firstBackOff = 5 * time.Second
+	lastBackOff  = 10 * time.Minute
+	briefly      = 10 * time.Second
+
+	// maxStreams bounds the exchanges of one connection. When half of crowded
+	// is under way on each, another connection is made, as one has no more than
+	// one processor at each end.
+	maxStreams = 256
+	crowded    = 64
+	// maxUniStreams is more than the three that HTTP/3 has.
+	maxUniStreams = 8
+	// maxOffers bounds the servers whose offers are remembered.
+	maxOffers = 4096
+)
+
+// maxConnections bounds the connections to one peer.
+func maxConnections() int { return max(1, min(4, runtime.GOMAXPROCS(0)/2)) }
+
+// growth bounds what flow-control windows grow to together.
+type growth struct {
+	mu   sync.Mutex
+	left int64
+	by   map[*quic.Conn]int64
+}
+
+func newGrowth() *growth { return &growth{left: maxGrown, by: map[*quic.Conn]int64{}} }
+
+func (g *growth) allow(conn *quic.Conn, delta uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if delta > uint64(g.left) {
+		return false
+	}
+	g.left -= int64(delta)
+	g.by[conn] += int64(delta)
+	return true
+}
+
+func (g *growth) release(conn *quic.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left += g.by[conn]
+	delete(g.by, conn)
+}
+
+// quicConfig is that of both ends. There is no 0-RTT: neither end asks for it.
+func quicConfig(w Windows, g *growth) *quic.Config {
+	w = w.withDefaults()
+	return &quic.Config{
+		HandshakeIdleTimeout:           handshakeIdle,
+		MaxIdleTimeout:                 quicIdle,
+		KeepAlivePeriod:                keepAlive,
+		InitialStreamReceiveWindow:     uint64(min(firstStreamWindow, w.Stream)),
+		MaxStreamReceiveWindow:         uint64(w.Stream),
+		InitialConnectionReceiveWindow: uint64(min(firstWindow, w.Connection)),
+		MaxConnectionReceiveWindow:     uint64(w.Connection),
+		AllowConnectionWindowIncrease:  g.allow,
+		MaxIncomingStreams:             -1,
+		MaxIncomingUniStreams:          maxUniStreams,
+	}
+}
+
+// offer is what is known of a server's QUIC.
+type offer struct {
+	port      int       // 0: not offered
+	until     time.Time // then it is forgotten
+	failures  int       // in a row
+	notBefore time.Time // of the next try
+}
+
+// quicPool keeps connections over QUIC and makes them: in the background, so
+// that no exchange waits for one that may never come about.
+type quicPool struct {
+	config *quic.Config
+	growth *growth
+	forced bool
+	dialer func(ctx context.Context, address string) (net.PacketConn, net.Addr, error)
+	staple func(*tls.Certificate) []byte
+	port   int   // of peers that made no offer
+	most   int64 // bytes of a response
+	now    func() time.Time
+	metric *Metrics
+
+	silence  time.Duration                                // maxSilence
+	unused   time.Duration                                // unusedTime
+	patience func() (context.Context, context.CancelFunc) // for one connection to be made; ends with the client
+	flights  singleflight.Group
+
+	mu     sync.RWMutex
+	closed bool
+	offers map[string]*offer // by address
+	conns  map[poolKey][]*h3Conn
+	trying map[poolKey]bool
+}
+
+// newQUICPool makes the pool of a client whose life ends with life.
+func newQUICPool(cfg ClientConfig, c *Client, life context.Context) *quicPool {
+	q := &quicPool{
+		growth: newGrowth(), forced: cfg.Transport == QUIC, dialer: cfg.DialUDP, staple: staples(cfg.OCSP),
+		port: c.port, most: c.max, now: c.now, metric: c.metrics, silence: maxSilence, unused: unusedTime,
+		offers: map[string]*offer{}, conns: map[poolKey][]*h3Conn{}, trying: map[poolKey]bool{},
+	}
+	q.config = quicConfig(cfg.Windows, q.growth)
+	q.patience = func() (context.Context, context.CancelFunc) { return context.WithTimeout(life, quicConnect) }
+	if q.dialer == nil {
+		q.dialer = DialUDP(nil)
+	}
+	return q
+}
+
+// get starts an exchange on the connection with the fewest, or returns nil.
+func (q *quicPool) get(key poolKey) session {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if c := least(q.conns[key]); c != nil {
+		if s := c.open(); s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+func least(conns []*h3Conn) *h3Conn {
+	var best *h3Conn
+	for _, c := range conns {
+		if !c.silent.Load() && !c.leaving.Load() && (best == nil || c.streams.Load() < best.streams.Load()) {
+			best = c
+		}
+	}
+	return best
+}
+
+// learn takes note of what an answer over HTTPS says about QUIC. What is
+// malformed says nothing.
+func (q *quicPool) learn(address string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	alt, err := parseAltSvc(values)
+	if err != nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o := q.offers[address]
+	if o == nil {
+		if alt.port == 0 {
+			return
+		}
+		o = q.remember(address)
+	}
+	o.port, o.until = alt.port, q.now().Add(alt.fresh)
+}
+
+// remember makes room for another offer. q.mu is held.
+func (q *quicPool) remember(address string) *offer {
+	if len(q.offers) >= maxOffers {
+		for a := range q.offers { // any will do: it is made again with the next answer
+			delete(q.offers, a)
+			break
+		}
+	}
+	o := new(offer)
+	q.offers[address] = o
+	return o
+}
+
+// offered returns the port that a server offers, 0 if it offers none.
+func (q *quicPool) offered(address string) int {
+	o := q.offers[address]
+	if o == nil || !q.now().Before(o.until) {
+		return 0
+	}
+	return o.port
+}
+
+// consider makes a connection in the background where one is worthwhile and
+// may come about. It reports whether a peer that offers QUIC has none that can
+// be used.
+func (q *quicPool) consider(key poolKey, cert *tls.Certificate) (without bool) {
+	if q.forced {
+		return false
+	}
+	q.mu.RLock()
+	port := q.offered(key.address)
+	conns := q.conns[key]
+	best := least(conns)
+	enough := len(conns) > 0 && (best == nil || best.streams.Load() < crowded || len(conns) >= maxConnections())
+	skip := port == 0 || enough || q.trying[key] || q.closed || q.now().Before(q.offers[key.address].notBefore)
+	q.mu.RUnlock()
+	if skip {
+		return port != 0 && best == nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.trying[key] {
+		return best == nil
+	}
+	q.trying[key] = true
+	go func() {
+		ctx, cancel := q.patience()
+		defer cancel()
+		err := q.connect(ctx, key, cert, port)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.trying, key)
+		if err != nil {
+			q.failed(key.address)
+		}
+	}()
+	return best == nil
+}
+
+// failed forgets a server's offer and puts off the next try. q.mu is held.
+func (q *quicPool) failed(address string) {
+	o := q.offers[address]
+	if o == nil {
+		o = q.remember(address)
+	}
+	pause := min(firstBackOff<<min(o.failures, 10), lastBackOff)
+	o.port = 0
+	o.failures++
+	o.notBefore = q.now().Add(pause/2 + rand.N(pause)) // peers that failed together do not return together
+}
+
+// enter returns an exchange over QUIC, waiting for it.
+func (q *quicPool) enter(ctx context.Context, key poolKey, cert *tls.Certificate) (session, error) {
+	for {
+		if s := q.get(key); s != nil {
+			return s, nil
+		}
+		q.mu.RLock()
+		conns, closed := q.conns[key], q.closed
+		q.mu.RUnlock()
+		if closed {
+			return nil, ErrClosed
+		}
+		if c := least(conns); c != nil && len(conns) >= maxConnections() && c.conn.Context().Err() == nil {
+			s, err := c.conn.OpenStreamSync(ctx)
+			if err != nil {
+				return nil, lost(err)
+			}
+			return c.session(s), nil
+		}
+		result := q.flights.DoChan(key.address+string(key.identity[:]), func() (any, error) {
+			ctx, cancel := q.patience()
+			defer cancel()
+			return nil, q.connect(ctx, key, cert, q.port)
+		})
+		select {
+		case r := <-result:
+			if r.Err != nil {
+				return nil, r.Err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// connect makes a connection and keeps it. It stands only when the peer's
+// settings are there: then the peer has accepted our certificate, too.
+func (q *quicPool) connect(ctx context.Context, key poolKey, cert *tls.Certificate, port int) error {
+	c, err := q.dial(ctx, key, cert, port)
+	if err != nil {
+		q.metric.handshakesFailed.WithLabelValues("client").Inc()
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		c.close()
+		return ErrClosed
+	}
+	q.conns[key] = append(slices.Clip(q.conns[key]), c)
+	born := time.Now()
+	q.metric.connections.WithLabelValues("client").Inc()
+	go func() {
+		q.watch(c)
+		q.metric.connections.WithLabelValues("client").Dec()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		rest := slices.DeleteFunc(slices.Clone(q.conns[key]), func(o *h3Conn) bool { return o == c })
+		if q.conns[key] = rest; len(rest) == 0 {
+			delete(q.conns, key)
+		}
+		switch o := q.offers[key.address]; {
+		case o == nil:
+		case time.Since(born) >= briefly:
+			o.failures = 0
+		case !c.leaving.Load():
+			q.failed(key.address)
+		}
+	}()
+	return nil
+}
+
+func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate, port int) (*h3Conn, error) {
+	host := net.JoinHostPort(key.address, strconv.Itoa(port))
+	socket, to, err := q.dialer(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	// Each connection has its socket, so that each is read on its own.
+	t := &quic.Transport{Conn: socket}
+	end := func() {
+		_ = t.Close()
+		_ = socket.Close()
+	}
+	cfg := clientTLS(key.address, stapled(cert, q.staple))
+	cfg.MinVersion, cfg.NextProtos = tls.VersionTLS13, []string{alpn}
+	conn, err := t.Dial(ctx, to, cfg, q.config)
+	if err != nil {
+		end()
+		return nil, lost(err)
+	}
+	go func() {
+		<-conn.Context().Done()
+		q.growth.release(conn)
+		end()
+	}()
+	state := conn.ConnectionState().TLS
+	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most}
+	c.refused = func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.failed(key.address)
+	}
+	ready := make(chan struct{})
+	go acceptUni(conn, func() { close(ready) }, c.leave)
+	if _, err := openControl(conn); err != nil {
+		c.close()
+		return nil, lost(err)
+	}
+	select {
+	case <-ready:
+		return c, nil
+	case <-conn.Context().Done():
+		return nil, lost(context.Cause(conn.Context()))
+	case <-ctx.Done():
+		c.close()
+		return nil, ctx.Err()
+	}
+}
+
+// stapled returns a certificate with a fresh OCSP response, if there is one.
+func stapled(cert *tls.Certificate, staple func(*tls.Certificate) []byte) *tls.Certificate {
+	with := *cert
+	with.OCSPStaple = staple(cert)
+	return &with
+}
+
+// acceptUni takes the streams that the peer alone writes until the connection
+// ends.
+func acceptUni(conn *quic.Conn, settings, goAway func()) {
+	var seen [streamDecoder + 1]atomic.Bool
+	first := func(kind uint64) bool { return !seen[kind].Swap(true) }
+	for {
+		s, err := conn.AcceptUniStream(context.Background())
+		if err != nil {
+			return
+		}
+		go uniStream(conn, s, first, settings, goAway)
+	}
+}
+
+// watch sees whether the peer is still heard of and whether anybody uses the
+// connection, until it ends.
+func (q *quicPool) watch(c *h3Conn) {
+	tick := time.NewTicker(q.silence / 4)
+	defer tick.Stop()
+	var received uint64
+	var uses int64
+	heard, used := time.Now(), time.Now()
+	for {
+		select {
+		case <-c.conn.Context().Done():
+			return
+		case <-tick.C:
+		}
+		if n := c.conn.ConnectionStats().PacketsReceived; n != received {
+			received, heard = n, time.Now()
+		}
+		c.silent.Store(time.Since(heard) > q.silence)
+		if n := c.used.Load(); n != uses || c.streams.Load() > 0 {
+			uses, used = n, time.Now()
+		}
+		if time.Since(used) > q.unused {
+			c.leave()
+		}
+	}
+}
+
+// close ends all connections and waits for what it began.
+func (q *quicPool) close() {
+	q.mu.Lock()
+	q.closed = true
+	for _, conns := range q.conns {
+		for _, c := range conns {
+			c.leave()
+		}
+	}
+	q.mu.Unlock()
+}
+
+// DialUDP returns a function that opens sockets on a local address, nil being
+// the system's choice.
+func DialUDP(local net.IP) func(ctx context.Context, address string) (net.PacketConn, net.Addr, error) {
+	return func(ctx context.Context, address string) (net.PacketConn, net.Addr, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, nil, err
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return nil, nil, err
+		}
+		ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+		if err != nil {
+			return nil, nil, err
+		}
+		i := 0
+		if local != nil { // an address of its family
+			i = slices.IndexFunc(ips, func(a net.IPAddr) bool { return (a.IP.To4() == nil) == (local.To4() == nil) })
+		}
+		if i < 0 || i >= len(ips) {
+			return nil, nil, &net.AddrError{Err: "no address of the family of ours", Addr: host}
+		}
+		to := &net.UDPAddr{IP: ips[i].IP, Port: n, Zone: ips[i].Zone}
+		network := "udp4"
+		if to.IP.To4() == nil {
+			network = "udp6"
+		}
+		socket, err := net.ListenUDP(network, &net.UDPAddr{IP: local})
+		if err != nil {
+			return nil, nil, err
+		}
+		return socket, to, nil
+	}
+}
