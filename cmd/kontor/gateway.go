@@ -118,5 +118,5 @@ again.`,
 		return roles.GatewayBackup(file, cfg), nil
 	})
 	return group("gateway", "Security server: carries the messages of an organisation", append(backup,
-		initialise, importCerts, run, newGatewayStatus(), newGatewayAddress(), newGatewayMaintenance(), newGatewayPIN(), newGatewayAPIKey(), group("config", "The configuration file", check))...)
+		initialise, importCerts, run, newGatewayStatus(), newGatewayAddress(), newGatewayOwner(), newGatewayMaintenance(), newGatewayPIN(), newGatewayAPIKey(), group("config", "The configuration file", check))...)
 }

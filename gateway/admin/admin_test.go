@@ -75,6 +75,7 @@ var mayCall = map[string][]string{
 	"enable-client":             {admin.RoleRegistrationOfficer},
 	"change-address":            {admin.RoleRegistrationOfficer},
 	"set-maintenance":           {admin.RoleRegistrationOfficer},
+	"change-owner":              {admin.RoleRegistrationOfficer},
 	"revoke-access":             {admin.RoleServiceAdministrator},
 	"find-records":              {admin.RoleAuditor},
 	"export-records":            {admin.RoleAuditor},

@@ -18,6 +18,7 @@ import (
 	"kontor/pki"
 	"kontor/registry/globalconf"
 	"kontor/registry/guard"
+	"kontor/registry/id"
 	"kontor/registry/management/request"
 )
 
@@ -387,4 +388,53 @@ func TestServerRequests(t *testing.T) {
 	}
 	o.say(&request.Fault{Code: request.CodeInternal, Text: "mr_forbidden with statusCode 409: it provides the management services"}, false)
 	w.refused(first(w.root.SetMaintenance(ctx, admin.Maintenance{On: true})), 409, admin.CodeRefusedThere, "it provides the management services")
+}
+
+// The owner changes when a member that is a client here asks for it, and the
+// registry approves.
+func TestOwnerChange(t *testing.T) {
+	t.Parallel()
+	w, o, c := joining(t)
+	w.signing()
+	ctx, next := t.Context(), "DEV/GOV/2002"
+	ask := func(owner string) error { return first(w.root.ChangeOwner(ctx, admin.NewOwner{Owner: owner})) }
+	w.refused(ask("DEV/GOV"), 422, guard.CodeInvalid, "instance/class/code")
+	w.refused(ask("DEV/GOV/1001"), 409, guard.CodeExists, "owns this security server")
+	w.refused(ask(next), 409, "not_registered", "does not list DEV/GOV/2002")
+	w.config.Servers[0].Clients = append(w.config.Servers[0].Clients, client(t, next))
+	w.publish()
+	w.refused(ask(next), 409, "no_signing_key", "DEV/GOV/2002 cannot sign the request")
+	check[admin.LocalClient](t)(w.root.AddClient(ctx, admin.NewClientEntry{ID: next}))
+	k := check[admin.Key](t)(w.root.GenerateKey(ctx, admin.NewKey{Usage: pki.Signing}))
+	r := check[admin.Request](t)(w.root.RequestCertificate(ctx, k.ID, admin.NewRequest{Member: next}))
+	theirs := check[admin.Certificate](t)(w.root.ImportCertificate(ctx, admin.NewCertificate{Certificate: w.issue(r.PEM, pki.Signing), Activate: true}))
+
+	if err := ask(next); err != nil {
+		t.Fatal(err)
+	}
+	_, m := o.last()
+	if m.Request.Service != request.OwnerChange || m.Request.Sender.String() != "DEV/GOV/1001" || m.Request.Client.String() != next ||
+		pki.HashOf(check[*x509.Certificate](t)(x509.ParseCertificate(m.Cert))).Hex() != theirs.Hash {
+		t.Errorf("%+v", m.Request)
+	}
+	if err := ask(next); err != nil {
+		t.Error(err)
+	}
+	if _, again := o.last(); !bytes.Equal(again.SOAP, m.SOAP) {
+		t.Error("another request while the first one waits")
+	}
+	o.say(&request.Fault{Code: request.CodeDeclined, Text: "Request 7 was declined: not yet"}, false)
+	w.refused(ask(next), 409, admin.CodeDeclined, "not yet")
+	o.say(nil, false)
+	if err := ask(next); err != nil {
+		t.Error(err)
+	}
+	if _, other := o.last(); bytes.Equal(other.SOAP, m.SOAP) {
+		t.Error("the same request after it was declined")
+	}
+
+	w.list(c)
+	w.config.Servers[0].ID = check[id.SecurityServer](t)(id.ParseSecurityServer("DEV/GOV/2002/ss1"))
+	w.publish()
+	w.refused(ask(next), 409, "renamed", "DEV/GOV/2002/ss1")
 }
