@@ -140,6 +140,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, err
 	}
 	x.response, x.got = resp.Response, len(resp.content)
+	x.hop.End(g.now(), "", "")
 	if _, err = g.verifier.Signature(received, req.Service.Owner(), view, g.now()); err != nil {
 		err = fault.Wrap(signatureCode(err), err, "The response of %s is not signed as it must be", req.Service.LogString())
 	} else if err = resp.Answers(req, req.Hash(content)); err != nil {

@@ -137,6 +137,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	}
 	defer content.Close()
 	x.response, x.got = resp, len(content)
+	x.hop.End(g.now(), "", "")
 
 	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), content.Digests()) // 8
 	if err != nil {

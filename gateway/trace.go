@@ -53,11 +53,7 @@ func (x *Exchange) endSpans(now time.Time) {
 	} else if x.Err != nil {
 		code = "aborted"
 	}
-	if x.ResponseIn.IsZero() {
-		x.hop.End(now, code, text)
-	} else {
-		x.hop.End(x.ResponseIn, "", "")
-	}
+	x.hop.End(now, code, text) // if it has not ended well
 	if x.span.Recording() {
 		x.span.Set("xroad.message_id", x.MessageID)
 		x.span.Set("xroad.request_id", x.RequestID)

@@ -174,7 +174,7 @@ func (s *Span) SetInt(key string, value int64) {
 	}
 }
 
-// End ends the span. A failure is told by its code and public text.
+// End ends the span, once. A failure is told by its code and public text.
 func (s *Span) End(at time.Time, code, text string) {
 	if s == nil || s.span == nil {
 		return
