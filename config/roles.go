@@ -57,6 +57,13 @@ type Gateway struct {
 		Batch string `mapstructure:"batch"` // auto, never or always: when messages share a signature
 	} `mapstructure:"signing"`
 
+	// Tunnel says how messages get to other security servers.
+	Tunnel struct {
+		Transport        string `mapstructure:"transport"`         // auto, https or quic
+		StreamWindow     Size   `mapstructure:"stream_window"`     // what a peer may send of one message ahead of its reader, over QUIC
+		ConnectionWindow Size   `mapstructure:"connection_window"` // the same of all messages of a connection
+	} `mapstructure:"tunnel"`
+
 	// GovStack shows the metadata services as those of GovStack's Information
 	// Mediator.
 	GovStack struct {
@@ -130,6 +137,7 @@ func (c *Gateway) defaults() {
 	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 4<<30, 64<<10, 1<<30
 	c.MessageLog.StampGrace = 4 * time.Hour
 	c.Signing.Batch = "auto"
+	c.Tunnel.Transport, c.Tunnel.StreamWindow, c.Tunnel.ConnectionWindow = "auto", 16<<20, 48<<20
 	c.ACME.Listen = ":80"
 	o := &c.OperationalMonitoring
 	o.Enabled, o.Keep, o.MaxSize, o.AvailableAfter, o.MaxRecords = true, 7*24*time.Hour, 1<<30, time.Minute, 10_000
@@ -181,12 +189,26 @@ func (c *Gateway) validate(p *problems) {
 	}
 	c.validateACME(p)
 	c.validateMonitoring(p)
+	c.validateTunnel(p)
 	if c.Limits.Exchanges < 1 || c.Limits.Exchanges > 1<<16 {
 		p.add("limits.exchanges", "%d is not between 1 and 65536", c.Limits.Exchanges)
 	}
 	atLeast(p, "limits.idle", c.Limits.Idle, time.Second)
 	atLeast(p, "limits.answer", c.Limits.Answer, time.Second)
 	c.Logging.validate(p)
+}
+
+func (c *Gateway) validateTunnel(p *problems) {
+	t := &c.Tunnel
+	if t.Transport != "auto" && t.Transport != "https" && t.Transport != "quic" {
+		p.add("tunnel.transport", "%q is not a transport; use auto, https or quic", t.Transport)
+	}
+	if t.StreamWindow < 64<<10 {
+		p.add("tunnel.stream_window", "%s is too little; at least 64KiB is needed", t.StreamWindow)
+	}
+	if t.ConnectionWindow < t.StreamWindow || t.ConnectionWindow > 1<<30 {
+		p.add("tunnel.connection_window", "%s is less than tunnel.stream_window, %s, or more than 1GiB", t.ConnectionWindow, t.StreamWindow)
+	}
 }
 
 func (c *Gateway) validateMonitoring(p *problems) {

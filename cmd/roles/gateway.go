@@ -210,8 +210,14 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		}
 		return &auth.Certificate, nil
 	}
+	transport, err := tunnel.ParseTransport(cfg.Tunnel.Transport)
+	if err != nil {
+		return err
+	}
+	tunnels := tunnel.NewMetrics()
 	client, err := tunnel.NewClient(tunnel.ClientConfig{
 		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext, Now: now,
+		Transport: transport, Windows: windows(cfg), OCSP: keys.OCSP, DialUDP: tunnel.DialUDP(net.ParseIP(cfg.Address)), Metrics: tunnels,
 	})
 	if err != nil {
 		return err
@@ -249,6 +255,18 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	if err != nil {
 		return err
 	}
+	peerHandler, offered := http.Handler(http.HandlerFunc(gw.ServeServer)), 0
+	var overQUIC *quicListener
+	if transport != tunnel.HTTPS {
+		overQUIC, err = listenQUIC(cfg, tunnel.ServerConfig{
+			Handler: peerHandler, Identity: identity, View: global.View, Verifier: peers, OCSP: keys.OCSP, Metrics: tunnels, Log: log.Named("listen.peer"),
+		})
+		if err != nil {
+			return err
+		}
+		defer overQUIC.socket.Close()
+		offered = cfg.Peers.Port // under which peers reach us: the same for all, whatever the address here
+	}
 	own := newOwnClient()
 	responder := new(enrol.Responder)
 	renewals, accounts, err := newRenewals(cfg, renewal.Config{Token: token, Signer: keys, View: global.View, Responder: responder, Now: now, Log: log.Named("acme")})
@@ -261,7 +279,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		return err
 	}
 	defer administration.Audit.Close()
-	metrics.MustRegister(measures, syncs)
+	metrics.MustRegister(measures, tunnels, syncs)
 	registerState(metrics, messages, global, keys)
 	watch.register(metrics)
 
@@ -286,13 +304,16 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 			return errors.New("the gateway cannot go on and stops")
 		}
 	})
+	if overQUIC != nil {
+		g.Go(func() error { return overQUIC.run(ctx) })
+	}
 	g.Go(func() error { return reloadOnHangup(ctx, log, conf) })
 	g.Go(func() error {
 		return serve(ctx, log, []endpoint{
 			{key: "listen.consumer", addr: cfg.Listen.Consumer, handler: consumerHandler(gw, messages, conf, log)},
 			{key: "listen.consumer_tls", addr: cfg.Listen.ConsumerTLS, handler: consumerHandler(gw, messages, conf, log),
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}, ClientAuth: tls.RequestClientCert}},
-			{key: "listen.peer", addr: cfg.Listen.Peer, handler: http.HandlerFunc(gw.ServeServer), tls: tunnel.ServerTLS(identity, global.View)},
+			{key: "listen.peer", addr: cfg.Listen.Peer, handler: tunnel.HTTPSHandler(peerHandler, offered, tunnels), tls: tunnel.ServerTLS(identity, global.View)},
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
 			{key: "listen.admin", addr: cfg.Listen.Admin, handler: administration,
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},

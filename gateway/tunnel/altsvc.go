@@ -165,12 +165,19 @@ func (p *altSvc) alternative() (altService, error) {
 	}
 }
 
-// Announce has the answers of the HTTPS listener say that the same messages are
-// taken over QUIC on a port of the same host.
-func Announce(next http.Handler, port int) http.Handler {
+// HTTPSHandler has the answers of the HTTPS listener say that the same messages
+// are taken over QUIC on a port of the same host, unless it is 0, and counts
+// them in m, which may be nil.
+func HTTPSHandler(next http.Handler, port int, m *Metrics) http.Handler {
+	if m == nil {
+		m = NewMetrics()
+	}
 	value := []string{alpn + `=":` + strconv.Itoa(port) + `"; ma=` + strconv.Itoa(int(announcedFresh.Seconds()))}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["Alt-Svc"] = value
+		if port != 0 {
+			w.Header()["Alt-Svc"] = value
+		}
+		m.exchanges.server[HTTPS].Inc()
 		next.ServeHTTP(w, r)
 	})
 }

@@ -180,6 +180,9 @@ var tellProto = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	}
 })
 
+// announced offers QUIC in the answers over HTTPS.
+func announced(h http.Handler) http.Handler { return tunnel.HTTPSHandler(h, 5500, nil) }
+
 const overH1, overH3 = "HTTP/1.1", "HTTP/3.0"
 
 // An offer of QUIC is taken up in the background.
@@ -187,7 +190,7 @@ func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
-	b.serve(tunnel.Announce(tellProto, 5500)).serveQUIC()
+	b.serve(announced(tellProto)).serveQUIC()
 	m := tunnel.NewMetrics()
 	c := a.tunnel(func(cfg *tunnel.ClientConfig) { cfg.Metrics = m })
 	if got, err := post(t, c, b, "x"); err != nil || got != overH1 {
@@ -215,7 +218,7 @@ func TestUDPBlocked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
-	b.serve(tunnel.Announce(tellProto, 5500))
+	b.serve(announced(tellProto))
 	hole := swallow(t, w, b)
 	c := a.tunnel()
 	for range 50 {
@@ -388,14 +391,14 @@ func TestConnectionDies(t *testing.T) {
 	release := make(chan struct{})
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
-	b.serve(tunnel.Announce(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err == nil && string(body) == "wait" {
 			arrived <- struct{}{}
 			<-release
 		}
 		io.WriteString(rw, r.Proto)
-	}), 5500)).serveQUIC()
+	}))).serveQUIC()
 	defer close(release)
 	r := newRelay(t, b)
 	c := a.tunnel()
@@ -444,7 +447,7 @@ func TestServerRestarts(t *testing.T) {
 	a, b := w.add("a"), w.add("b")
 	key := &[32]byte{1}
 	withKey := func(cfg *tunnel.ServerConfig) { cfg.ResetKey = key }
-	b.serve(tunnel.Announce(tellProto, 5500)).serveQUIC(withKey)
+	b.serve(announced(tellProto)).serveQUIC(withKey)
 	c := a.tunnel()
 	for range 3 {
 		until(t, c, b, overH3)
@@ -469,13 +472,13 @@ func TestQUICShutdown(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
-	b.serve(tunnel.Announce(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
 			close(arrived)
 			<-release
 		}
 		io.WriteString(rw, r.Proto)
-	}), 5500)).serveQUIC()
+	}))).serveQUIC()
 	c := a.tunnel()
 	until(t, c, b, overH3)
 	last := make(chan error, 1)
