@@ -505,20 +505,21 @@ func join(parts ...string) string {
 	for _, p := range parts {
 		n += len(p)
 	}
-	b := make([]byte, 0, n)
+	var b strings.Builder
+	b.Grow(n)
 	for i, p := range parts {
 		if i > 0 {
-			b = append(b, '/')
+			b.WriteByte('/')
 		}
 		for j := 0; j < len(p); j++ {
 			if c := p[j]; literal(c) {
-				b = append(b, c)
+				b.WriteByte(c)
 			} else {
-				b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+				b.Write([]byte{'%', upperHex[c>>4], upperHex[c&15]})
 			}
 		}
 	}
-	return string(b)
+	return b.String()
 }
 
 func text(zero bool, s string) ([]byte, error) {
