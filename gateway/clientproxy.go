@@ -30,8 +30,8 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	g.draining.Add(1)
 	defer g.draining.Done()
 	x := &Exchange{Side: "client", Start: g.now(), Remote: r.RemoteAddr}
-	g.metrics.inFlight.WithLabelValues(x.Side).Inc()
-	defer g.metrics.inFlight.WithLabelValues(x.Side).Dec()
+	g.metrics.begin(x)
+	defer g.metrics.end(x)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 
@@ -223,8 +223,9 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.Error, ended bool) {
 	ctl := http.NewResponseController(w)
 	_ = ctl.EnableFullDuplex() // or the server reads on before it lets the fault out
+	f = f.Spelt(g.faults)
 	contentType, body := f.NegotiateREST(strings.Join(r.Header.Values("Accept"), ","))
-	status := f.HTTPStatus()
+	status := f.HTTPStatus(g.faults)
 	h := w.Header()
 	if isREST(r) {
 		h["X-Road-Error"] = []string{f.Code()}

@@ -22,6 +22,9 @@ import (
 
 // asFault returns the fault in err, or nil.
 func asFault(err error) *fault.Error {
+	if err == nil {
+		return nil
+	}
 	var f *fault.Error
 	if errors.As(err, &f) {
 		return f

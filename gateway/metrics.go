@@ -18,7 +18,17 @@ type Metrics struct {
 	seconds   *prometheus.HistogramVec
 	bytes     *prometheus.CounterVec
 	inFlight  *prometheus.GaugeVec
-	known     map[string]bool // last parts of fault codes, the only ones that become labels
+	sides     map[string]*sideMetrics // by side
+	known     map[string]bool         // last parts of fault codes, the only ones that become labels
+}
+
+// sideMetrics are the collectors that every exchange of a side needs: looking
+// them up by their labels takes longer than counting.
+type sideMetrics struct {
+	succeeded         prometheus.Counter
+	seconds           prometheus.Observer
+	request, response prometheus.Counter
+	inFlight          prometheus.Gauge
 }
 
 // NewMetrics returns collectors that are not registered yet.
@@ -27,8 +37,8 @@ func NewMetrics() *Metrics {
 	for _, e := range fault.Table() {
 		known[lastPart(string(e.Code))] = true
 	}
-	return &Metrics{
-		known: known,
+	m := &Metrics{
+		known: known, sides: map[string]*sideMetrics{},
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kontor_exchanges_total", Help: "Exchanges ended, by side (client or server proxy) and fault code (empty: none).",
 		}, []string{"side", "fault"}),
@@ -43,7 +53,18 @@ func NewMetrics() *Metrics {
 			Name: "kontor_exchanges_in_flight", Help: "Exchanges under way, by side.",
 		}, []string{"side"}),
 	}
+	for _, side := range []string{"client", "server"} {
+		m.sides[side] = &sideMetrics{
+			succeeded: m.exchanges.WithLabelValues(side, ""), seconds: m.seconds.WithLabelValues(side),
+			request: m.bytes.WithLabelValues(side, "request"), response: m.bytes.WithLabelValues(side, "response"),
+			inFlight: m.inFlight.WithLabelValues(side),
+		}
+	}
+	return m
 }
+
+func (m *Metrics) begin(x *Exchange) { m.sides[x.Side].inFlight.Inc() }
+func (m *Metrics) end(x *Exchange)   { m.sides[x.Side].inFlight.Dec() }
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
@@ -62,10 +83,15 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) exchange(x *Exchange, took time.Duration) {
-	m.exchanges.WithLabelValues(x.Side, m.faultLabel(x.Err)).Inc()
-	m.seconds.WithLabelValues(x.Side).Observe(took.Seconds())
-	m.bytes.WithLabelValues(x.Side, "request").Add(float64(x.In))
-	m.bytes.WithLabelValues(x.Side, "response").Add(float64(x.Out))
+	side := m.sides[x.Side]
+	if x.Err == nil {
+		side.succeeded.Inc()
+	} else {
+		m.exchanges.WithLabelValues(x.Side, m.faultLabel(x.Err)).Inc()
+	}
+	side.seconds.Observe(took.Seconds())
+	side.request.Add(float64(x.In))
+	side.response.Add(float64(x.Out))
 }
 
 // faultLabel returns the last part of the fault code, if it is one of ours: a
@@ -73,10 +99,7 @@ func (m *Metrics) exchange(x *Exchange, took time.Duration) {
 func (m *Metrics) faultLabel(err error) string {
 	f := asFault(err)
 	if f == nil {
-		if err != nil {
-			return "aborted" // the answer did not reach its reader
-		}
-		return ""
+		return "aborted" // the answer did not reach its reader
 	}
 	if code := lastPart(fault.Normalise(f.Code())); m.known[code] {
 		return code

@@ -22,8 +22,8 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 	g.draining.Add(1)
 	defer g.draining.Done()
 	x := &Exchange{Side: "server", Start: g.now(), Remote: r.RemoteAddr}
-	g.metrics.inFlight.WithLabelValues(x.Side).Inc()
-	defer g.metrics.inFlight.WithLabelValues(x.Side).Dec()
+	g.metrics.begin(x)
+	defer g.metrics.end(x)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 
@@ -33,7 +33,7 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 		f := fault.At(fault.ServerProxy, err)
 		x.Err, x.ResponseOut = f, g.now()
 		body.drain(drainRefused, g.limits.Idle) // Java security servers write the whole request before they read the answer
-		out.refuse(f)
+		out.refuse(f.Spelt(g.faults))
 	}
 	g.finish(x)
 }

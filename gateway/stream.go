@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"kontor/gateway/tunnel"
@@ -18,6 +19,12 @@ import (
 // holdBack is how much of a request waits in memory before its tunnel starts:
 // a message that fits goes out in one piece, larger ones stream.
 const holdBack = 96 << 10
+
+// heldBuffers are for what waits; larger ones than maxPooledHeld are rare and
+// not kept.
+var heldBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const maxPooledHeld = 32 << 10
 
 var (
 	// errAnswered tells that the peer answered, or went away, before it had the
@@ -35,8 +42,8 @@ type outgoing struct {
 	patience *patience
 	limits   Limits
 	now      func() time.Time
-	started  time.Time // zero: not yet
-	held     bytes.Buffer
+	started  time.Time      // zero: not yet
+	held     *bytes.Buffer  // of heldBuffers
 	pipe     *io.PipeWriter // nil until the request outgrew held
 	reply    chan reply
 }
@@ -50,7 +57,7 @@ type reply struct {
 // need. The peer is verified before the first byte is sent.
 func (g *Gateway) open(ctx context.Context, view *globalconf.View, servers []*globalconf.Server, need id.Client) *outgoing {
 	ctx, p := newPatience(ctx)
-	o := &outgoing{patience: p, limits: g.limits, now: g.now}
+	o := &outgoing{patience: p, held: heldBuffers.Get().(*bytes.Buffer), limits: g.limits, now: g.now}
 	o.post = func(body io.Reader) (*tunnel.Response, error) {
 		resp, err := g.tunnel.Post(ctx, view, servers, need, o.header, body)
 		if err != nil && context.Cause(ctx) == errSilence {
@@ -70,7 +77,7 @@ func (o *outgoing) Write(p []byte) (int, error) {
 		o.started = o.now()
 		o.pipe, o.reply = w, make(chan reply, 1)
 		go func() {
-			resp, err := o.post(io.MultiReader(&o.held, r))
+			resp, err := o.post(io.MultiReader(o.held, r))
 			r.CloseWithError(errAnswered) // a writer that is still at it learns to stop
 			o.reply <- reply{resp, err}
 		}()
@@ -86,7 +93,8 @@ func (o *outgoing) Answer() (*tunnel.Response, error) {
 	var r reply
 	if o.pipe == nil {
 		o.started = o.now()
-		r.resp, r.err = o.post(&o.held)
+		r.resp, r.err = o.post(o.held)
+		o.release()
 	} else {
 		o.pipe.Close()
 		r = <-o.reply
@@ -98,6 +106,15 @@ func (o *outgoing) Answer() (*tunnel.Response, error) {
 	}
 	r.resp.Body = &patientBody{r.resp.Body, o.patience, o.limits.Idle}
 	return r.resp, nil
+}
+
+// release gives held back, which nobody uses after post.
+func (o *outgoing) release() {
+	if o.held.Cap() <= maxPooledHeld {
+		o.held.Reset()
+		heldBuffers.Put(o.held)
+	}
+	o.held = nil
 }
 
 // Abort breaks the request off, so that the peer sees no regular end. After

@@ -43,7 +43,7 @@ func NewLogger(c config.Logging, files ...string) (*zap.Logger, error) {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
 	buffer := &zapcore.BufferedWriteSyncer{WS: unsynced{sink}, Size: logBuffer, FlushInterval: logDelay}
-	return zap.New(promptCore{zapcore.NewCore(encoder, buffer, level)}, zap.ErrorOutput(sink)), nil
+	return zap.New(&promptCore{zapcore.NewCore(encoder, buffer, level)}, zap.ErrorOutput(sink)), nil
 }
 
 // unsynced is written to but not forced to the disk: these lines are no
@@ -55,16 +55,18 @@ func (unsynced) Sync() error { return nil }
 // promptCore writes warnings and errors at once, with all lines before them.
 type promptCore struct{ zapcore.Core }
 
-func (c promptCore) With(fields []zapcore.Field) zapcore.Core { return promptCore{c.Core.With(fields)} }
+func (c *promptCore) With(fields []zapcore.Field) zapcore.Core {
+	return &promptCore{c.Core.With(fields)}
+}
 
-func (c promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+func (c *promptCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}
 	return ce
 }
 
-func (c promptCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+func (c *promptCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	err := c.Core.Write(e, fields)
 	if e.Level >= zapcore.WarnLevel {
 		err = errors.Join(err, c.Sync())

@@ -74,13 +74,14 @@ type Encoder struct {
 	err      error
 }
 
-// gather is how many bytes wait before they are written.
-const gather = 32 << 10
+// gather is how many bytes wait before they are written: all of a small message.
+// The room above it, in the buffer, is for headers of parts.
+const gather = mediumBuffer - 1<<10
 
 // NewEncoder returns an encoder with a boundary that nobody can guess, so that
 // no body can contain it.
 func NewEncoder(w io.Writer) *Encoder {
-	return &Encoder{w: w, boundary: newBoundary(), buf: getBuffer(smallBuffer)}
+	return &Encoder{w: w, boundary: newBoundary(), buf: getBuffer(mediumBuffer)}
 }
 
 // newBoundary returns "xtop" and 30 random ASCII letters.

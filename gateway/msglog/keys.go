@@ -53,16 +53,17 @@ func nameKey(prefix byte, name string) []byte {
 	return append([]byte{prefix}, name...)
 }
 
-// indexKey returns the key of one index entry; prefixTime has no value.
-func indexKey(prefix byte, value string, t time.Time, seq uint64) []byte {
-	b := indexPrefix(prefix, value)
+// appendIndexKey appends the key of one index entry; prefixTime has no value.
+func appendIndexKey(b []byte, prefix byte, value string, t time.Time, seq uint64) []byte {
+	b = appendIndexPrefix(b, prefix, value)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
 	return binary.BigEndian.AppendUint64(b, seq)
 }
 
-func indexPrefix(prefix byte, value string) []byte {
-	b := make([]byte, 1, 1+hashLen+8+8)
-	b[0] = prefix
+func indexPrefix(prefix byte, value string) []byte { return appendIndexPrefix(nil, prefix, value) }
+
+func appendIndexPrefix(b []byte, prefix byte, value string) []byte {
+	b = append(b, prefix)
 	if prefix != prefixTime {
 		h := sha512.Sum512_256([]byte(value))
 		b = append(b, h[:hashLen]...)
@@ -71,13 +72,17 @@ func indexPrefix(prefix byte, value string) []byte {
 }
 
 // indexKeys returns every index entry of a record.
-func indexKeys(e *Entry) [4][]byte {
-	return [4][]byte{
-		indexKey(prefixID, e.MessageID, e.Time, e.Seq),
-		indexKey(prefixClient, e.Client.String(), e.Time, e.Seq),
-		indexKey(prefixService, e.Service.String(), e.Time, e.Seq),
-		indexKey(prefixTime, "", e.Time, e.Seq),
+func indexKeys(e *Entry) (keys [4][]byte) {
+	all := make([]byte, 0, 4*(1+hashLen+8+8))
+	for i, k := range [4]struct {
+		prefix byte
+		value  string
+	}{{prefixID, e.MessageID}, {prefixClient, e.Client.String()}, {prefixService, e.Service.String()}, {prefixTime, ""}} {
+		from := len(all)
+		all = appendIndexKey(all, k.prefix, k.value, e.Time, e.Seq)
+		keys[i] = all[from:len(all):len(all)]
 	}
+	return keys
 }
 
 // keyNumber returns the number at the end of a key.

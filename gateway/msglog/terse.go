@@ -87,10 +87,10 @@ func appendTerse(b, doc []byte) []byte {
 			break
 		}
 		line := doc[at : at+n]
-		code, known := table.codes[string(line)]
 		var digest [sha512.Size]byte
+		code, known := digestLine(line, &digest)
 		if !known {
-			code, known = digestLine(line, &digest)
+			code, known = table.codes[string(line)]
 		}
 		if known {
 			b = appendText(b, doc[text:at])
