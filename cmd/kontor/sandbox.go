@@ -150,7 +150,7 @@ func (s *sandbox) run(ctx context.Context, check, demo bool) error {
 			}
 		}
 	}
-	if err := s.describe(); err != nil {
+	if err := errors.Join(s.writeExamples(), s.describe()); err != nil {
 		return fail(err)
 	}
 	ready := time.Since(began)
@@ -383,6 +383,7 @@ type (
 		OCSP        string `json:"ocsp"`
 		Admin       string `json:"admin"`
 		Metrics     string `json:"metrics"`
+		GovStack    string `json:"govstack"`
 		Data        string `json:"data"`
 		Config      string `json:"config"`
 		PID         int    `json:"pid"`
@@ -397,6 +398,8 @@ type (
 		Gateway int    `json:"gateway"`
 		Backend string `json:"backend"`
 		Type    string `json:"type"`
+		// Description is where its OpenAPI or WSDL document is.
+		Description string `json:"description,omitempty"`
 	}
 )
 
@@ -422,11 +425,15 @@ func (s *sandbox) describe() error {
 		name := gatewayName(i)
 		f.Gateways = append(f.Gateways, sandboxGateway{
 			Server: g.server, Consumer: "http://" + g.ip + ":8080", ConsumerTLS: "https://" + g.ip + ":8443", Peer: g.ip + ":5500",
-			OCSP: "http://" + g.ip + ":5577", Admin: "https://" + g.ip + ":4000", Metrics: "http://" + g.ip + ":9100/metrics",
+			OCSP: "http://" + g.ip + ":5577", Admin: "https://" + g.ip + ":4000", Metrics: "http://" + g.ip + ":9100/metrics", GovStack: "http://" + g.ip + ":8088",
 			Data: s.path(name), Config: s.path(name + ".yaml"), PID: pid(name)})
 	}
 	for _, v := range sandboxServices {
-		f.Services = append(f.Services, sandboxServiceAt{v.id, v.gateway, "http://" + sampleAddr + v.path, v.kind})
+		at := sandboxServiceAt{ID: v.id, Gateway: v.gateway, Backend: "http://" + sampleAddr + v.path, Type: v.kind}
+		if v.description != "" {
+			at.Description = "http://" + sampleAddr + v.description
+		}
+		f.Services = append(f.Services, at)
 	}
 	return writeWhole(s.path("sandbox.json"), func(w io.Writer) error {
 		enc := json.NewEncoder(w)

@@ -26,15 +26,21 @@ type sampleCall struct {
 	gateway                             int // of the client
 }
 
-// sampleCalls go each way, and by SOAP.
+// sampleCalls go each way, by REST, to an endpoint, and by SOAP.
 var sampleCalls = []sampleCall{
 	{"GET", "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/persons", "/38001010001", "", 0},
 	{"POST", "SANDBOX/GOV/2002/population", "SANDBOX/GOV/1001/portal/messages", "", `{"text":"Record 38001010001 was read."}`, 1},
+	{"GET", "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/residents", "/addresses/38001010001", "", 0},
 	{methodSOAP, "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/personQuery", "", "<code>46002020002</code>", 0},
+	{methodMTOM, "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/personQuery", "", "<code>46002020002</code>" + xopForm, 0},
 }
 
-// methodSOAP marks calls that are not of REST.
-const methodSOAP = "SOAP"
+// These mark calls that are not of REST: SOAP with an attachment, and with one
+// that the body refers to.
+const (
+	methodSOAP = "SOAP"
+	methodMTOM = "MTOM"
+)
 
 // answered is what came back.
 type answered struct {
@@ -46,7 +52,7 @@ type answered struct {
 }
 
 func (s *sandbox) call(ctx context.Context, c sampleCall) (*answered, error) {
-	if c.method == methodSOAP {
+	if c.method == methodSOAP || c.method == methodMTOM {
 		return s.soapCall(ctx, c)
 	}
 	url := "http://" + sandboxGateways[c.gateway].ip + ":8080/r1/" + c.service + c.path
@@ -182,7 +188,8 @@ func (s *sandbox) exchange(ctx context.Context, c sampleCall) (*answered, []*asi
 	return a, all, nil
 }
 
-// check runs one exchange each way, one by SOAP and one that must be refused.
+// check runs exchanges each way, by SOAP and with endpoint rights, asks for
+// metadata, and makes calls that must be refused.
 func (s *sandbox) check(ctx context.Context, ready time.Duration) error {
 	fmt.Fprintf(s.out, "Sandbox ready in %s: %s\n", ready.Round(time.Millisecond), s.dir)
 	failed := false
@@ -208,13 +215,27 @@ func (s *sandbox) check(ctx context.Context, ready time.Duration) error {
 			report(r.Valid, "  %s: %s", strings.TrimPrefix(r.File, s.dir+string(os.PathSeparator)), detail)
 		}
 	}
-	stranger := sampleCall{"GET", "SANDBOX/GOV/1001/stranger", sampleCalls[0].service, sampleCalls[0].path, "", 0}
-	a, err := s.call(ctx, stranger)
-	switch {
-	case err != nil:
-		report(false, "%s: %v", stranger.client, err)
-	default:
-		report(a.errorCode == "server.serverproxy.access_denied", "GET %s → %s: refused with %s", stranger.client, stranger.service, a.errorCode)
+	for _, c := range []sampleCall{
+		{"GET", "SANDBOX/GOV/1001/stranger", sampleCalls[0].service, sampleCalls[0].path, "", 0},
+		{"PUT", "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population/residents", "/addresses/38001010001", `{"residence":"Helsinki"}`, 0},
+	} {
+		a, err := s.call(ctx, c)
+		if err != nil {
+			report(false, "%s: %v", c.client, err)
+			continue
+		}
+		report(a.errorCode == "server.serverproxy.access_denied", "%s %s → %s%s: refused with %s", c.method, c.client, c.service, c.path, a.errorCode)
+	}
+	for _, m := range []struct{ path, want string }{
+		{"/listMethods", `"/statistics"`}, {"/allowedMethods", `"residents"`}, {"/getOpenAPI?serviceCode=residents", "url: /residents"},
+	} {
+		c := metadata(m.path)
+		a, err := s.call(ctx, c)
+		if err != nil {
+			report(false, "%s: %v", m.path, err)
+			continue
+		}
+		report(a.status == http.StatusOK && bytes.Contains(a.body, []byte(m.want)), "GET %s → %s%s: status %d, %d bytes", c.client, c.service, c.path, a.status, len(a.body))
 	}
 	if failed {
 		fmt.Fprintf(s.out, "The check failed. Logs: %s\n", s.path("logs"))
@@ -233,7 +254,7 @@ func (s *sandbox) announce(ready time.Duration) {
 	for i, g := range sandboxGateways {
 		row(gatewayName(i), g.ip+":8080", g.member+", security server "+g.server)
 	}
-	row("sample service", sampleAddr, "behind gateway-2 as persons and personQuery (SOAP), behind gateway-1 as messages")
+	row("sample service", sampleAddr, "behind gateway-2 as persons, residents (OpenAPI) and personQuery (SOAP), behind gateway-1 as messages")
 	fmt.Fprintf(s.out, "\nState, logs, evidence: %s\n\n", s.dir)
 }
 
@@ -272,7 +293,16 @@ func (s *sandbox) demonstrate(ctx context.Context) error {
 }
 
 func curlFor(c sampleCall) string {
-	return fmt.Sprintf("curl -H 'X-Road-Client: %s' http://%s:8080/r1/%s%s", c.client, sandboxGateways[c.gateway].ip, c.service, c.path)
+	options := ""
+	if c.method != http.MethodGet {
+		options = "-X " + c.method + " -d '" + c.body + "' "
+	}
+	return fmt.Sprintf("curl %s-H 'X-Road-Client: %s' 'http://%s:8080/r1/%s%s'", options, c.client, sandboxGateways[c.gateway].ip, c.service, c.path)
+}
+
+// metadata is a question of the portal about what the population agency offers.
+func metadata(path string) sampleCall {
+	return sampleCall{http.MethodGet, "SANDBOX/GOV/1001/portal", "SANDBOX/GOV/2002/population", path, "", 0}
 }
 
 // suggest prints commands to try.
@@ -287,6 +317,17 @@ func (s *sandbox) suggest() {
 	fmt.Fprintf(s.out, "Try, in another terminal:\n\n")
 	try("ask for a record", curlFor(sampleCalls[0]))
 	try("ask without the right to", curlFor(stranger))
+	move := sampleCalls[2]
+	move.method, move.body = http.MethodPut, `{"residence":"Helsinki"}`
+	try("ask a service that is described by OpenAPI, then report a move, to which there is no right", curlFor(sampleCalls[2])+"\n  "+curlFor(move))
+	consumer := "http://" + sandboxGateways[0].ip + ":8080"
+	try("see who is in the network, what the provider offers, what of it the portal may use, and how it is described", "curl "+consumer+"/listClients\n  "+
+		curlFor(metadata("/listMethods"))+"\n  "+curlFor(metadata("/allowedMethods"))+"\n  "+curlFor(metadata("/getOpenAPI?serviceCode=residents")))
+	for _, e := range sandboxExamples {
+		try(e.what, "curl -H '"+"Content-Type: "+e.contentType+"' --data-binary @"+s.path("examples", e.file)+" "+consumer+"/")
+	}
+	try("see the same in the form of GovStack's Information Mediator", "curl http://"+sandboxGateways[0].ip+":8088/listClients\n  "+
+		"curl -H 'X-GovStack-Client: "+sampleCalls[0].client+"' http://"+sandboxGateways[0].ip+":8088/r1/SANDBOX/GOV/2002/population/allowedMethods")
 	try("register a new client by a request, as its organisation and as the registry's operator", self+" client add SANDBOX/GOV/2002/fresh --connection http --config "+s.path("gateway-2.yaml")+
 		" && "+self+" client register SANDBOX/GOV/2002/fresh --config "+s.path("gateway-2.yaml")+" && "+self+" request list --pending --config "+s.path("registry.yaml"))
 	try("see what the portal's gateway has logged", self+" log find --config "+s.path("gateway-1.yaml")+" --newest --limit 10")

@@ -7,15 +7,18 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/template"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"kontor/cmd/roles"
 	"kontor/config"
+	"kontor/gateway/description"
 	"kontor/gateway/serverconf"
 	"kontor/pki"
 	"kontor/pki/ca"
@@ -42,29 +45,59 @@ const (
 	sampleAddr         = "127.0.0.14:8000"
 )
 
-// sandboxGateways are the organisations and their security servers.
-var sandboxGateways = []struct{ ip, server, member string }{
-	{"127.0.0.11", "SANDBOX/GOV/1001/ss1", "Portal Agency"},
-	{"127.0.0.12", "SANDBOX/GOV/2002/ss2", "Population Agency"},
+// sandboxGateways are the organisations, their security servers and who asks
+// for those that come by GovStack's view and name no client.
+var sandboxGateways = []struct{ ip, server, member, asker string }{
+	{"127.0.0.11", "SANDBOX/GOV/1001/ss1", "Portal Agency", "SANDBOX/GOV/1001/portal"},
+	{"127.0.0.12", "SANDBOX/GOV/2002/ss2", "Population Agency", "SANDBOX/GOV/2002/population"},
 }
 
 // sandboxClients are the subsystems. Those that are allowed may call every
-// service, the others none.
+// service, or the endpoints that it names, the others none.
 var sandboxClients = []sandboxClient{
 	{ID: "SANDBOX/GOV/1001/portal", Gateway: 0, Allowed: true},
 	{ID: "SANDBOX/GOV/1001/stranger", Gateway: 0, Allowed: false},
 	{ID: "SANDBOX/GOV/2002/population", Gateway: 1, Allowed: true},
 }
 
-// sandboxServices are the services, of REST one each way.
-var sandboxServices = []struct {
-	id, path string
-	gateway  int
-	kind     string
-}{
-	{"SANDBOX/GOV/2002/population/persons", "/persons", 1, serverconf.REST},
-	{"SANDBOX/GOV/1001/portal/messages", "/messages", 0, serverconf.REST},
-	{"SANDBOX/GOV/2002/population/personQuery", "/personQuery", 1, serverconf.WSDL},
+// sandboxServices are the services.
+var sandboxServices = []sandboxService{
+	{id: "SANDBOX/GOV/2002/population/persons", path: "/persons", gateway: 1, kind: serverconf.REST},
+	{id: "SANDBOX/GOV/1001/portal/messages", path: "/messages", gateway: 0, kind: serverconf.REST},
+	{id: "SANDBOX/GOV/2002/population/personQuery", path: "/personQuery", gateway: 1, kind: serverconf.WSDL,
+		description: personQueryPath, document: personQueryWSDL},
+	{id: "SANDBOX/GOV/2002/population/residents", path: "/residents", gateway: 1, kind: serverconf.OpenAPI3,
+		description: residentsPath, document: residentsOpenAPI, rights: []serverconf.Endpoint{{Method: http.MethodGet, Path: "/addresses/*"}}},
+}
+
+// sandboxService is a service of the sample system.
+type sandboxService struct {
+	id, path              string
+	gateway               int
+	kind                  string
+	description, document string                // path and content of its description, if it has one
+	rights                []serverconf.Endpoint // none: to the whole service
+}
+
+// entry describes the service to its gateway.
+func (v *sandboxService) entry(code string) (serverconf.DescriptionEntry, error) {
+	s := serverconf.ServiceEntry{Code: code, URL: "http://" + sampleAddr + v.path}
+	d := serverconf.DescriptionEntry{Type: v.kind}
+	if v.description != "" {
+		d.URL, d.Refreshed = "http://"+sampleAddr+v.description, time.Now().UTC().Truncate(time.Second)
+	}
+	if v.kind == serverconf.OpenAPI3 {
+		document, err := description.ReadOpenAPI([]byte(v.document), nil)
+		if err != nil {
+			return d, err
+		}
+		s.Title = document.Title
+		for _, e := range document.Services[0].Endpoints {
+			s.Endpoints = append(s.Endpoints, serverconf.EndpointEntry{Endpoint: serverconf.Endpoint(e), Generated: true})
+		}
+	}
+	d.Services = []serverconf.ServiceEntry{s}
+	return d, nil
 }
 
 // sandboxManagement provides the management services, at gateway 1.
@@ -75,7 +108,7 @@ func gatewayName(i int) string { return fmt.Sprintf("gateway-%d", i+1) }
 // parts are what a sandbox folder holds; complete is written last.
 var (
 	sandboxParts = []string{"trust", "registry", "gateway-1", "gateway-2", "logs", "evidence", "anchor.xml", "ecosystem.yaml", "sandbox.json",
-		"trust.yaml", "registry.yaml", "gateway-1.yaml", "gateway-2.yaml", "secrets", "certificates", ".lock"}
+		"trust.yaml", "registry.yaml", "gateway-1.yaml", "gateway-2.yaml", "secrets", "certificates", "examples", ".lock"}
 	complete = ".complete"
 )
 
@@ -112,7 +145,7 @@ func (s *sandbox) prepare() error {
 		}
 	}
 	for i, g := range sandboxGateways {
-		if err := s.write(gatewayName(i)+".yaml", gatewayYAML, map[string]string{"IP": g.ip, "Server": g.server, "Name": gatewayName(i)}); err != nil {
+		if err := s.write(gatewayName(i)+".yaml", gatewayYAML, map[string]string{"IP": g.ip, "Server": g.server, "Name": gatewayName(i), "Client": g.asker}); err != nil {
 			return err
 		}
 	}
@@ -226,8 +259,11 @@ func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
 				if service.Owner() != client {
 					continue
 				}
-				entry.Descriptions = append(entry.Descriptions, serverconf.DescriptionEntry{Type: v.kind,
-					Services: []serverconf.ServiceEntry{{Code: service.Code(), URL: "http://" + sampleAddr + v.path}}})
+				described, err := v.entry(service.Code())
+				if err != nil {
+					return err
+				}
+				entry.Descriptions = append(entry.Descriptions, described)
 				for _, a := range sandboxClients {
 					if !a.Allowed {
 						continue
@@ -236,7 +272,12 @@ func (s *sandbox) prepareServices(cfg *config.Gateway, gateway int) error {
 					if err != nil {
 						return err
 					}
-					entry.Access = append(entry.Access, serverconf.AccessEntry{Service: service.Code(), Client: allowed})
+					if len(v.rights) == 0 {
+						entry.Access = append(entry.Access, serverconf.AccessEntry{Service: service.Code(), Client: allowed})
+					}
+					for _, e := range v.rights {
+						entry.Access = append(entry.Access, serverconf.AccessEntry{Service: service.Code(), Client: allowed, Method: e.Method, Path: e.Path})
+					}
 				}
 			}
 			m.Clients = append(m.Clients, entry)
@@ -382,6 +423,9 @@ listen:
   ocsp: "{{.IP}}:5577"
   admin: "{{.IP}}:4000"
   metrics: "{{.IP}}:9100"
+govstack:
+  listen: "{{.IP}}:8088"
+  client: {{.Client}}
 globalconf:
   interval: 5s
 message_log:

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,19 @@ import (
 // sampleService is the information system behind the sandbox's gateways. It
 // knows nothing of X-Road beyond the headers that tell who asks.
 type sampleService struct{ srv *http.Server }
+
+// The documents that describe its services, and where it has them.
+//
+//go:embed documents/residents.yaml
+var residentsOpenAPI string
+
+//go:embed documents/personQuery.wsdl
+var personQueryWSDL string
+
+const (
+	residentsPath   = "/residents/openapi.yaml"
+	personQueryPath = "/personQuery.wsdl"
+)
 
 // persons are the sample records, of nobody.
 var persons = map[string]map[string]any{
@@ -88,6 +102,36 @@ func newSampleService(addr string) *sampleService {
 		}
 		answer(w, http.StatusCreated, map[string]any{"accepted": strings.TrimSpace(string(b)), "from": r.Header.Get("X-Road-Client")})
 	})
+	mux.HandleFunc("GET /residents/addresses/{code}", func(w http.ResponseWriter, r *http.Request) {
+		p, ok := persons[r.PathValue("code")]
+		if !ok {
+			answer(w, http.StatusNotFound, map[string]string{"error": "no such person"})
+			return
+		}
+		answer(w, http.StatusOK, map[string]any{"code": p["code"], "residence": p["residence"]})
+	})
+	mux.HandleFunc("PUT /residents/addresses/{code}", func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := persons[r.PathValue("code")]; !ok {
+			answer(w, http.StatusNotFound, map[string]string{"error": "no such person"})
+			return
+		}
+		answer(w, http.StatusAccepted, map[string]any{"report": "taken", "from": r.Header.Get("X-Road-Client")})
+	})
+	mux.HandleFunc("GET /residents/statistics", func(w http.ResponseWriter, _ *http.Request) {
+		places := map[string]int{}
+		for _, p := range persons {
+			places[fmt.Sprint(p["residence"])]++
+		}
+		answer(w, http.StatusOK, places)
+	})
+	document := func(path, kind, content string) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			_, _ = io.WriteString(w, content) // the asker may have gone
+		})
+	}
+	document(residentsPath, "application/x-yaml", residentsOpenAPI)
+	document(personQueryPath, "text/xml", personQueryWSDL)
 	mux.HandleFunc("POST /personQuery", servePersonQuery)
 	return &sampleService{&http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}}
 }

@@ -13,6 +13,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -25,13 +26,23 @@ import (
 // The SOAP service of the sandbox: personQuery, which sends back whatever is
 // attached to the question.
 
-const soapText = "text/xml; charset=UTF-8"
+const (
+	soapText = "text/xml; charset=UTF-8"
+
+	// MTOM: an envelope whose body refers to an attachment (W3C XOP 1.0).
+	soapXOP   = `application/xop+xml; charset=UTF-8; type="text/xml"`
+	xopParams = `type="application/xop+xml"; start="<question@sandbox.example>"; start-info="text/xml"`
+	xopForm   = `<form><xop:Include xmlns:xop="http://www.w3.org/2004/08/xop/include" href="cid:form@sandbox.example"/></form>`
+)
 
 // maxQuestion bounds the envelope that the sample service reads, in bytes.
 const maxQuestion = 1 << 20
 
 // soapBody finds the content of the body and its own name, prefix included.
 var soapBody = regexp.MustCompile(`(?s)(<(?:[\w.-]+:)?Body\b[^>]*>)(.*)(</(?:[\w.-]+:)?Body\s*>)`)
+
+// xopInclude finds what a body refers to.
+var xopInclude = regexp.MustCompile(`<(?:[\w.-]+:)?Include\b[^>]*\bhref=["'](cid:[^"'<&]*)["']`)
 
 // personCode finds the code of the person asked for.
 var personCode = regexp.MustCompile(`<(?:[\w.-]+:)?code\b[^>]*>\s*([^<]*?)\s*</`)
@@ -82,8 +93,10 @@ func servePersonQuery(w http.ResponseWriter, r *http.Request) {
 				_, _ = w.Write(answer)
 				return
 			}
-			w.Header().Set("Content-Type", mime.FormatMediaType("multipart/related", map[string]string{"type": "text/xml", "boundary": out.Boundary()}))
-			content, header = bytes.NewReader(answer), textproto.MIMEHeader{"Content-Type": {soapText}}
+			// The answer is what the question was, MTOM too.
+			params["boundary"] = out.Boundary()
+			w.Header().Set("Content-Type", mime.FormatMediaType(media, params))
+			content = bytes.NewReader(answer)
 		}
 		p, err := out.CreatePart(header)
 		if err == nil {
@@ -123,6 +136,9 @@ func answerPersonQuery(question []byte) (answer []byte, status int) {
 		_ = xml.EscapeText(&b, []byte(fmt.Sprint(p[field]))) // to memory
 		b.WriteString("</" + field + ">")
 	}
+	if cid := xopInclude.FindSubmatch(question[m[4]:m[5]]); cid != nil {
+		b.WriteString(`<form><xop:Include xmlns:xop="http://www.w3.org/2004/08/xop/include" href="` + string(cid[1]) + `"/></form>`)
+	}
 	b.WriteString("</p:personQueryResponse>")
 	b.Write(question[m[5]:])
 	return b.Bytes(), http.StatusOK
@@ -157,32 +173,79 @@ func envelopeFor(c sampleCall, messageID string) (string, error) {
 `, nil
 }
 
-// soapCall makes a call by SOAP, with an attachment.
-func (s *sandbox) soapCall(ctx context.Context, c sampleCall) (*answered, error) {
-	messageID := sandboxInstance + "-" + uuid.NewString()
+// soapMessage makes the question of a client with an attachment, to which the
+// body refers if the call is by MTOM.
+func soapMessage(c sampleCall, messageID, boundary string) (contentType string, content []byte, err error) {
 	envelope, err := envelopeFor(c, messageID)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	var content bytes.Buffer
-	parts := multipart.NewWriter(&content)
-	for _, p := range [][2]string{{soapText, envelope}, {"text/plain", "A form, signed by hand.\n"}} {
-		w, err := parts.CreatePart(textproto.MIMEHeader{"Content-Type": {p[0]}})
+	first, params := textproto.MIMEHeader{"Content-Type": {soapText}}, `type="text/xml"`
+	if c.method == methodMTOM {
+		first = textproto.MIMEHeader{"Content-Type": {soapXOP}, "Content-ID": {"<question@sandbox.example>"}}
+		params = xopParams
+	}
+	var b bytes.Buffer
+	parts := multipart.NewWriter(&b)
+	if err := parts.SetBoundary(boundary); err != nil {
+		return "", nil, err
+	}
+	for _, p := range []struct {
+		header  textproto.MIMEHeader
+		content string
+	}{
+		{first, envelope},
+		{textproto.MIMEHeader{"Content-Type": {"text/plain"}, "Content-ID": {"<form@sandbox.example>"}}, "A form, signed by hand.\n"},
+	} {
+		w, err := parts.CreatePart(p.header)
 		if err == nil {
-			_, err = io.WriteString(w, p[1])
+			_, err = io.WriteString(w, p.content)
 		}
 		if err != nil {
-			return nil, err
+			return "", nil, err
 		}
 	}
-	if err := parts.Close(); err != nil {
-		return nil, err
+	err = parts.Close() // before the bytes are taken
+	return "multipart/related; " + params + "; boundary=" + boundary, b.Bytes(), err
+}
+
+// sandboxExamples are SOAP messages to send by hand.
+var sandboxExamples = []struct{ what, file, contentType string }{
+	{"ask by SOAP, with an attachment, which comes back", "attachment.mime", `multipart/related; type="text/xml"; boundary=` + exampleBoundary},
+	{"ask by SOAP with MTOM", "mtom.mime", "multipart/related; " + xopParams + "; boundary=" + exampleBoundary},
+}
+
+const exampleBoundary = "sandbox-example"
+
+// writeExamples writes the examples to files.
+func (s *sandbox) writeExamples() error {
+	if err := os.MkdirAll(s.path("examples"), 0o700); err != nil {
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+sandboxGateways[c.gateway].ip+":8080/", &content)
+	for i, c := range sampleCalls[len(sampleCalls)-len(sandboxExamples):] {
+		_, content, err := soapMessage(c, sandboxInstance+"-example-"+strings.ToLower(c.method), exampleBoundary)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(s.path("examples", sandboxExamples[i].file), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// soapCall makes a call by SOAP.
+func (s *sandbox) soapCall(ctx context.Context, c sampleCall) (*answered, error) {
+	messageID := sandboxInstance + "-" + uuid.NewString()
+	contentType, content, err := soapMessage(c, messageID, "sandbox-"+uuid.NewString())
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", `multipart/related; type="text/xml"; boundary=`+parts.Boundary())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+sandboxGateways[c.gateway].ip+":8080/", bytes.NewReader(content))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("SOAPAction", `""`)
 	began := time.Now()
 	resp, err := http.DefaultClient.Do(req)

@@ -141,13 +141,13 @@ func check(t testing.TB, dir string, args ...string) []string {
 func TestSandboxCheck(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sandbox")
 	first := check(t, dir)
-	if len(first) != 12 { // three exchanges, two directions, two gateways
-		t.Errorf("%d containers, want 12: %q", len(first), first)
+	if len(first) != 20 { // five exchanges, two directions, two gateways
+		t.Errorf("%d containers, want 20: %q", len(first), first)
 	}
 	anchor := read(t, filepath.Join(dir, "anchor.xml"))
 	second := check(t, dir, "--processes")
-	if len(second) != 24 {
-		t.Errorf("%d containers after a second check, want 24: %q", len(second), second)
+	if len(second) != 40 {
+		t.Errorf("%d containers after a second check, want 40: %q", len(second), second)
 	}
 	if string(anchor) != string(read(t, filepath.Join(dir, "anchor.xml"))) {
 		t.Error("the second start made another ecosystem")
