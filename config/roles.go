@@ -98,6 +98,10 @@ type Gateway struct {
 		Propagate bool    `mapstructure:"propagate"` // carry trace context from hop to hop, even without an endpoint
 	} `mapstructure:"tracing"`
 
+	Faults struct {
+		Style string `mapstructure:"style"` // snake_case or CamelCase: how this gateway spells the codes of its faults
+	} `mapstructure:"faults"`
+
 	Limits struct {
 		Exchanges int           `mapstructure:"exchanges"`
 		Idle      time.Duration `mapstructure:"idle"`
@@ -142,6 +146,7 @@ func (c *Gateway) defaults() {
 	o := &c.OperationalMonitoring
 	o.Enabled, o.Keep, o.MaxSize, o.AvailableAfter, o.MaxRecords = true, 7*24*time.Hour, 1<<30, time.Minute, 10_000
 	c.Tracing.Sample = 0.1
+	c.Faults.Style = "snake_case"
 	c.Limits.Exchanges, c.Limits.Idle, c.Limits.Answer = 1024, time.Minute, 5*time.Minute
 	c.Logging.defaults()
 }
@@ -183,6 +188,9 @@ func (c *Gateway) validate(p *problems) {
 	}
 	if c.MessageLog.TimestampingURL != "" {
 		address(p, "message_log.timestamping_url", c.MessageLog.TimestampingURL)
+	}
+	if s := c.Faults.Style; s != "snake_case" && s != "CamelCase" {
+		p.add("faults.style", "%q is not a style of fault codes; use snake_case or CamelCase", s)
 	}
 	if b := c.Signing.Batch; b != "auto" && b != "never" && b != "always" {
 		p.add("signing.batch", "%q is not a way of batching; use auto, never or always", b)

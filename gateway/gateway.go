@@ -55,6 +55,7 @@ type Config struct {
 	Records *opmonitor.Store
 	Tracer  *tracing.Tracer // nil: trace context is not carried, no spans are made
 
+	Faults  fault.Style // how its own codes are spelt; empty: as X-Road 7.8
 	Limits  Limits
 	Metrics *Metrics         // nil: none are kept
 	Logger  *zap.Logger      // nil: nothing is logged
@@ -106,6 +107,7 @@ type Gateway struct {
 	log      *msglog.Log
 	spool    *message.Spool
 	verifier *asic.Verifier
+	faults   fault.Style
 	limits   Limits
 	metrics  *Metrics
 	logger   *zap.Logger
@@ -143,7 +145,7 @@ func New(cfg Config) (*Gateway, error) {
 	return &Gateway{
 		server: cfg.Server, newest: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
-		limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records, tracer: cfg.Tracer,
+		faults: cfg.Faults, limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records, tracer: cfg.Tracer,
 		client:   make(chan struct{}, limits.Exchanges),
 		provider: make(chan struct{}, limits.Exchanges),
 	}, nil

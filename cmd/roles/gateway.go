@@ -24,6 +24,7 @@ import (
 	"kontor/config"
 	"kontor/gateway"
 	"kontor/gateway/admin"
+	"kontor/gateway/fault"
 	"kontor/gateway/message"
 	"kontor/gateway/metaservice"
 	"kontor/gateway/msglog"
@@ -249,6 +250,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		Spool: &message.Spool{Dir: messages.SpoolDir(), MemoryLimit: int64(cfg.MessageLog.InlineBody),
 			MaxSize: int64(cfg.MessageLog.MaxBody), Reserve: reserve(cfg)},
 		Verifier: asic.NewVerifier(now), Builtins: append(metaservice.Builtins(), watch.services...), Records: watch.store, Tracer: watch.tracer,
+		Faults:  fault.Style(cfg.Faults.Style),
 		Limits:  gateway.Limits{Exchanges: cfg.Limits.Exchanges, Idle: cfg.Limits.Idle, Answer: cfg.Limits.Answer},
 		Metrics: measures, Logger: log, Now: now,
 	})
@@ -274,7 +276,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 		return err
 	}
 	administration, err := newAdmin(cfg, accounts, admin.Config{Token: token, Signer: keys, Conf: conf, View: global.View, GlobalConf: global.Stats, Renewal: renewals, Manage: own.client(),
-		Log: messages, Logger: log.Named("admin"), Now: now})
+		Log: messages, Operational: watch.operational(), Logger: log.Named("admin"), Now: now})
 	if err != nil {
 		return err
 	}

@@ -203,11 +203,16 @@ func (e *Error) Error() string {
 // Unwrap returns the cause, which is not public.
 func (e *Error) Unwrap() error { return e.cause }
 
-// HTTPStatus returns the status of the answer to a REST client: 500 for codes
-// that start with "server.", else 400. Servers before X-Road 7.8 write
-// "Server.", which is 400, as with other consumers.
-func (e *Error) HTTPStatus() int {
-	if strings.HasPrefix(e.code, "server.") {
+// HTTPStatus returns the status of the answer to a REST client of a gateway
+// whose own codes have a style: 500 for codes that start with "server.", else
+// 400. "Server.", as servers before X-Road 7.8 write it, is 500 in their style
+// only; with X-Road 7.8 it is 400.
+func (e *Error) HTTPStatus(s Style) int {
+	code := e.code
+	if s == CamelCase {
+		code = strings.ToLower(code)
+	}
+	if strings.HasPrefix(code, "server.") {
 		return http.StatusInternalServerError
 	}
 	return http.StatusBadRequest

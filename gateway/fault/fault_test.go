@@ -112,7 +112,7 @@ func TestHTTPStatus(t *testing.T) {
 		"server.serverproxy.access_denied": 500, "server.clientproxy.io_error": 500,
 		"client.invalid_http_method": 400, "Server.ServerProxy.AccessDenied": 400, "server": 400, "x": 400,
 	} {
-		if have := fault.Remote(code, "", "").HTTPStatus(); have != want {
+		if have := fault.Remote(code, "", "").HTTPStatus(fault.SnakeCase); have != want {
 			t.Errorf("%s: %d, want %d", code, have, want)
 		}
 	}
@@ -178,6 +178,7 @@ func TestSpellings(t *testing.T) {
 		"Server.ServerProxy.SignatureVerification.CertValidation": "server.serverproxy.signature_verification.cert_validation",
 		"Server.ServerProxy.HashchainUnusedInputs":                "server.serverproxy.hashchain_unused_inputs",
 		"server.serverproxy.unknown_service":                      "server.serverproxy.unknown_service",
+		"Server.ClientProxy.OutdatedGlobalConf":                   "server.clientproxy.global_conf_outdated",
 		"My.NewHTTPThing":                                         "my.new_http_thing",
 		"":                                                        "",
 	} {
@@ -260,11 +261,53 @@ func TestTableIsComplete(t *testing.T) {
 	}
 }
 
+// Codes before X-Road 7.8, as its servers and protocol documents spell them.
+func TestStyles(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[fault.Code]string{
+		fault.AccessDenied:          "Server.ServerProxy.AccessDenied",
+		fault.IOError:               "Server.ServerProxy.IOError",
+		fault.HTTPError:             "Server.ServerProxy.HttpError",
+		fault.InvalidSOAPAction:     "Server.ServerProxy.InvalidSoapAction",
+		fault.UnknownHost:           "Server.ServerProxy.NetworkError",
+		fault.GlobalConfOutdated:    "Server.ServerProxy.OutdatedGlobalConf",
+		fault.HashChainUnusedInputs: "Server.ServerProxy.HashChainUnusedInputs",
+		fault.ASiCMIMETypeNotFound:  "Server.ServerProxy.AsicMimeTypeNotFound",
+		fault.SSLAuthenticationFailed.In(fault.ServiceFailed): "Server.ServerProxy.ServiceFailed.SslAuthenticationFailed",
+	} {
+		e := fault.At(fault.ServerProxy, fault.New(code, "text"))
+		old := e.Spelt(fault.CamelCase)
+		if old.Code() != want || old.Text() != e.Text() || old.Detail() != e.Detail() || old.Remedy() != e.Remedy() && code != fault.UnknownHost || !strings.Contains(string(old.SOAP()), "<faultcode>"+want+"<") {
+			t.Errorf("%s: %v", code, old)
+		}
+		if again := fault.Normalise(want); again != e.Code() && code != fault.UnknownHost {
+			t.Errorf("%s is understood as %s", want, again)
+		}
+		if old.HTTPStatus(fault.CamelCase) != 500 || e.HTTPStatus(fault.CamelCase) != 500 {
+			t.Errorf("status of %s", want)
+		}
+		if e.Spelt(fault.SnakeCase) != e || e.Spelt("") != e {
+			t.Errorf("%s changes in its own style", code)
+		}
+	}
+	if e := fault.At(fault.Client, fault.New(fault.BadRequest, "x")).Spelt(fault.CamelCase); e.Code() != "Client.BadRequest" || e.HTTPStatus(fault.CamelCase) != 400 {
+		t.Error(e)
+	}
+	if e := fault.Remote("server.serverproxy.access_denied", "x", ""); e.Spelt(fault.CamelCase) != e {
+		t.Error("a peer's fault was changed")
+	}
+	for _, e := range fault.Table() {
+		if again := fault.Normalise(fault.Older(string(e.Code))); again != string(e.Code) && e.Code != fault.UnknownHost {
+			t.Errorf("%s becomes %s, and that %s", e.Code, fault.Older(string(e.Code)), again)
+		}
+	}
+}
+
 func Example() {
 	denied := fault.New(fault.AccessDenied, "DEV/GOV/1001/portal may not use DEV/GOV/2002/population/persons")
 	// At the edge of the provider's gateway:
 	f := fault.At(fault.ServerProxy, denied)
-	fmt.Println(f.HTTPStatus(), f.Code())
+	fmt.Println(f.HTTPStatus(fault.SnakeCase), f.Code())
 	fmt.Println(f.Text())
 	// Output:
 	// 500 server.serverproxy.access_denied

@@ -36,6 +36,11 @@ func indexWords() map[string]string {
 			m[squeeze(w)] = w
 		}
 	}
+	for w, old := range older {
+		if _, ok := m[squeeze(old)]; !ok {
+			m[squeeze(old)] = w
+		}
+	}
 	return m
 }
 

@@ -51,8 +51,12 @@ A request that fails is answered with a code, a message and a detail.
 
 REST clients get the code in the header ` + "`X-Road-Error`" + ` too, and HTTP status 500 for codes that start with
 ` + "`server.`" + `, 400 for all others. The body is JSON, or XML if the Accept header asks for it. SOAP clients get a
-SOAP fault with status 200. Servers older than X-Road 7.8 write codes as ` + "`Server.ServerProxy.AccessDenied`" + `;
-such codes pass unchanged and mean the same.
+SOAP fault with status 200.
+
+Servers older than X-Road 7.8, and its protocol documents, spell codes as ` + "`Server.ServerProxy.AccessDenied`" + `.
+For information systems that expect this, the operator of their security server sets ` + "`faults.style: CamelCase`" + `; the
+default is ` + "`snake_case`" + `. The style is that of a security server's own faults: those of peers and services pass
+unchanged, in whichever style, and mean the same. With ` + "`CamelCase`" + `, codes that start with ` + "`Server.`" + ` have status 500, too.
 `
 
 func document() []byte {
@@ -62,9 +66,9 @@ func document() []byte {
 	for _, e := range fault.Table() {
 		if e.Group != group {
 			group = e.Group
-			fmt.Fprintf(&b, "\n## %s\n\n| code | meaning | remedy |\n|---|---|---|\n", group)
+			fmt.Fprintf(&b, "\n## %s\n\n| code | with `CamelCase` | meaning | remedy |\n|---|---|---|---|\n", group)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s. |\n", e.Code, e.Meaning, strings.ToUpper(e.Remedy[:1])+e.Remedy[1:])
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s. |\n", e.Code, fault.Older(string(e.Code)), e.Meaning, strings.ToUpper(e.Remedy[:1])+e.Remedy[1:])
 	}
 	return b.Bytes()
 }
