@@ -15,6 +15,7 @@ import (
 
 	"kontor/config"
 	"kontor/gateway"
+	"kontor/gateway/admin"
 	"kontor/gateway/opmonitor"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/tracing"
@@ -77,6 +78,14 @@ func newMonitoring(ctx context.Context, cfg *config.Gateway, token *pki.Token, c
 		Offset: o.AvailableAfter, MaxRecords: o.MaxRecords, Server: cfg.Server, Version: gateway.Version, Machine: m.machine, Now: now,
 	}), o.LimitRemote)
 	return m, nil
+}
+
+// operational returns the operational data for the administration API.
+func (m *monitoring) operational() admin.OperationalData {
+	if m.store == nil {
+		return nil
+	}
+	return m.store
 }
 
 // run keeps the monitoring going until ctx is done.

@@ -89,7 +89,9 @@ type Config struct {
 	// GlobalConf tells how the download of the global configuration fares.
 	GlobalConf func() globalconf.Stats
 	Log        MessageLog
-	Renewal    Renewal // nil: no certificates by ACME
+	// Operational is the operational data; nil: none is kept.
+	Operational OperationalData
+	Renewal     Renewal // nil: no certificates by ACME
 	// ChangePIN changes the PIN of the token, durably, also where the gateway
 	// reads it at its next start. A wrong old PIN is pki.ErrWrongPIN.
 	ChangePIN func(old, new []byte) error
@@ -162,6 +164,7 @@ func New(cfg Config) (*API, error) {
 	a.registerServices()
 	a.registerAccess()
 	a.registerMessageLog()
+	a.registerOperational()
 	a.registerAPIKeys()
 	a.handler = guard.NewRate(cfg.Now).Limit(guard.Routed(mux))
 	return a, nil

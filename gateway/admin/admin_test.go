@@ -79,6 +79,7 @@ var mayCall = map[string][]string{
 	"revoke-access":             {admin.RoleServiceAdministrator},
 	"find-records":              {admin.RoleAuditor},
 	"export-records":            {admin.RoleAuditor},
+	"find-operational-data":     {admin.RoleAuditor},
 	"list-api-keys":             {},
 	"get-api-key":               {},
 	"create-api-key":            {},

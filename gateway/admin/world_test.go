@@ -28,6 +28,7 @@ import (
 
 	"kontor/gateway/admin"
 	"kontor/gateway/msglog"
+	"kontor/gateway/opmonitor"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/signer"
 	"kontor/pki"
@@ -56,6 +57,7 @@ type world struct {
 	private  *globalconf.PrivateParams // nil: the global configuration has none
 	view     atomic.Pointer[globalconf.View]
 	log      fakeLog
+	records  *opmonitor.Store
 	ca       *x509.Certificate
 	caKey    *ecdsa.PrivateKey
 	root     *admin.Client // with the key of the system administrator
@@ -171,12 +173,13 @@ func newWorldWith(t testing.TB, token *pki.Token) *world {
 	apiKeys := check[*guard.Keys](t)(guard.LoadKeys(filepath.Join(w.dir, "keys.json"), admin.Roles()...))
 	audit := check[*guard.Audit](t)(guard.OpenAudit(filepath.Join(w.dir, "audit.jsonl")))
 	t.Cleanup(func() { audit.Close() })
+	w.records = check[*opmonitor.Store](t)(opmonitor.Open(opmonitor.Config{Dir: filepath.Join(w.dir, "operational"), Flush: time.Hour}))
 	w.api = check[*admin.API](t)(admin.New(admin.Config{
 		Server: server, Token: token, Signer: keys, Conf: w.conf, View: w.view.Load,
 		GlobalConf: func() globalconf.Stats {
 			return globalconf.Stats{LastSuccess: w.real(), Location: "http://cs/internalconf"}
 		},
-		Log: &w.log, Requests: filepath.Join(w.dir, "requests"), Manage: &request.Client{URL: "http://gateway.test/", HTTP: &http.Client{Transport: w.proxied()}}, APIKeys: apiKeys, Audit: audit, Now: w.now,
+		Log: &w.log, Operational: w.records, Requests: filepath.Join(w.dir, "requests"), Manage: &request.Client{URL: "http://gateway.test/", HTTP: &http.Client{Transport: w.proxied()}}, APIKeys: apiKeys, Audit: audit, Now: w.now,
 		ChangePIN: func(old, new []byte) error {
 			err := token.ChangePIN(old, new)
 			if err == nil {

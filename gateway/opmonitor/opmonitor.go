@@ -207,10 +207,15 @@ func (s *Store) Add(r *Record) {
 	w.records = append(w.records, *r)
 	w.Unlock()
 	if n == s.cfg.Buffer/2 {
-		select {
-		case s.wake <- struct{}{}:
-		default: // it is awake
-		}
+		s.Wake()
+	}
+}
+
+// Wake has what waits written without delay.
+func (s *Store) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
 	}
 }
 
