@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -339,6 +340,35 @@ func TestFetch(t *testing.T) {
 	}
 	if _, err := description.Fetch(t.Context(), secure.URL+"/ok", secure.Client().Transport.(*http.Transport).TLSClientConfig); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whatever a document refers to is not asked for.
+func TestNothingElseIsRead(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer server.Close()
+	const head = "openapi: 3.0.0\ninfo: {title: t, version: v}\n"
+	for _, content := range []string{
+		head + "paths: {/a: {$ref: '%s/a'}}",
+		head + "paths: {/a: {get: {parameters: [{$ref: '%s/a#/x'}], responses: {200: {$ref: '%[1]s/b'}}}}}",
+		head + "paths: {}\ncomponents: {schemas: {a: {$ref: '%s/a'}, b: {discriminator: {propertyName: x, mapping: {y: '%[1]s/b'}}}}, examples: {c: {externalValue: '%[1]s/c'}}}",
+		head + "paths: {}\nexternalDocs: {url: '%s/a'}\ncomponents: {links: {a: {operationRef: '%[1]s/b'}}, callbacks: {c: {$ref: '%[1]s/c'}}}",
+		"openapi: 3.1.0\njsonSchemaDialect: '%s/d'\ninfo: {title: t, version: v}\npaths: {}\nwebhooks: {w: {$ref: '%[1]s/w'}}\ncomponents: {schemas: {a: {$schema: '%[1]s/s', $id: '%[1]s/i', $dynamicRef: '%[1]s/r'}}}",
+	} {
+		_, _ = description.ReadOpenAPI(fmt.Appendf(nil, content, server.URL), from(t, server.URL+"/document")) // refused or not
+	}
+	for _, content := range []string{
+		strings.Replace(wsdl, "<w:types>", "<w:import namespace='urn:t' location='"+server.URL+"/a'/><w:types>", 1),
+		strings.Replace(wsdl, "http://169.254.169.254/x.xsd", server.URL+"/b", 1),
+		strings.Replace(wsdl, "<w:definitions", "<!DOCTYPE w:definitions SYSTEM '"+server.URL+"/c'><w:definitions", 1),
+		strings.Replace(wsdl, "<w:definitions", "<?xml-stylesheet href='"+server.URL+"/d'?><w:definitions", 1),
+	} {
+		_, _ = description.ReadWSDL([]byte(content)) // refused or not
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("a server was asked %d times", n)
 	}
 }
 

@@ -323,7 +323,7 @@ func (c *Conf) Allowed(client id.Client, s *Service, inGroup func(id.Client, id.
 	}
 	for _, e := range s.Endpoints {
 		covered := func(g *grant) bool {
-			return g.base || (g.endpoint.Method == "*" || strings.EqualFold(g.endpoint.Method, e.Method)) && g.path.match(e.Path)
+			return g.base || (g.endpoint.Method == "*" || strings.EqualFold(g.endpoint.Method, e.Method)) && (g.endpoint.Path == e.Path || g.path.match(e.Path))
 		}
 		if slices.ContainsFunc(grants, covered) {
 			endpoints = append(endpoints, e)

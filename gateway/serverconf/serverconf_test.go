@@ -703,3 +703,20 @@ func TestServiceTLS(t *testing.T) {
 		t.Errorf("%q, %v", who, err)
 	}
 }
+
+// A right to exactly a listed endpoint covers it, whatever its pattern.
+func TestAllowedByTheSamePattern(t *testing.T) {
+	t.Parallel()
+	conf := load(t, `
+clients:
+  - id: DEV/GOV/1/s
+    services:
+      - {code: a, type: OPENAPI3, url: "http://x", endpoints: [{method: GET, path: '/a\*b'}, {method: GET, path: '/\\*'}]}
+    access:
+      - {service: a, client: DEV/COM/1/x, method: GET, path: '/a\*b'}
+`).Conf()
+	s, _ := conf.Service(service(t, "DEV/GOV/1/s/a"))
+	if got, _ := conf.Allowed(client(t, "DEV/COM/1/x"), s, nil); !reflect.DeepEqual(got, []serverconf.Endpoint{{Method: "GET", Path: `/a\*b`}}) {
+		t.Error(got)
+	}
+}
