@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"kontor/integration/bench/network"
 	"kontor/integration/bench/process"
 	"kontor/integration/bench/reference"
 	"kontor/integration/bench/service"
@@ -53,6 +54,8 @@ func run(args []string) error {
 			return service.Serve(args[1])
 		case "proxy":
 			return reference.ServeProxy(args[1:])
+		case "relay":
+			return network.Relay(args[1:])
 		}
 	}
 	var o options
@@ -126,6 +129,7 @@ var all = []section{
 	{"start", true, (*bench).startUp, startTakes},
 	{"stages", true, (*bench).stages, stagesTake},
 	{"ecosystem", true, (*bench).ecosystem, ecosystemTakes},
+	{"netem", true, (*bench).netem, netemTakes},
 	{"sustained", false, (*bench).sustained, sustainedTakes},
 }
 

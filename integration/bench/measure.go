@@ -29,16 +29,17 @@ type subject struct {
 
 // sample is what one measurement gave.
 type sample struct {
-	Rate   float64       `json:"rate"` // exchanges per second
-	P50    time.Duration `json:"p50_ns"`
-	P99    time.Duration `json:"p99_ns"`
-	Max    time.Duration `json:"max_ns"`
-	CPU    float64       `json:"cpu_us"` // of both sides, per exchange
-	MBps   float64       `json:"mb_per_s,omitempty"`
-	RSS    [2]int64      `json:"rss"`  // bytes, both sides, after the load
-	Peak   [2]int64      `json:"peak"` // during it
-	Count  int           `json:"exchanges"`
-	Checks int           `json:"records_checked,omitempty"` // in both message logs
+	Rate      float64       `json:"rate"` // exchanges per second
+	P50       time.Duration `json:"p50_ns"`
+	P99       time.Duration `json:"p99_ns"`
+	Max       time.Duration `json:"max_ns"`
+	CPU       float64       `json:"cpu_us"` // of both sides, per exchange
+	MBps      float64       `json:"mb_per_s,omitempty"`
+	RSS       [2]int64      `json:"rss"`  // bytes, both sides, after the load
+	Peak      [2]int64      `json:"peak"` // during it
+	Count     int           `json:"exchanges"`
+	Elsewhere int           `json:"other_transport,omitempty"` // exchanges over another transport than the one measured
+	Checks    int           `json:"records_checked,omitempty"` // in both message logs
 }
 
 // failed adds to an error that a program has ended, if one has.
@@ -98,7 +99,7 @@ func (b *bench) measure(s subject, length time.Duration) (sample, []string, erro
 		if after, err = s.pair.Count(b.ctx); err != nil {
 			return out, nil, err
 		}
-		if err := s.pair.Check(before, after, r.All); err != nil {
+		if out.Elsewhere, err = s.pair.Check(before, after, r.All); err != nil {
 			return out, nil, err
 		}
 		out.Checks = 4 * r.All
@@ -131,6 +132,13 @@ func (b *bench) compare(subjects []subject, rounds int, length time.Duration) ([
 	}
 	for i := range rows {
 		rows[i].compareWith(rows)
+		elsewhere, count := 0, 0
+		for _, v := range rows[i].Samples {
+			elsewhere, count = elsewhere+v.Elsewhere, count+v.Count
+		}
+		if elsewhere > 0 {
+			b.report.note("%s, %d clients: %d of %d exchanges fell back to the other transport.", rows[i].What, rows[i].Clients, elsewhere, count)
+		}
 	}
 	for pair, list := range ids {
 		slices.Sort(list)

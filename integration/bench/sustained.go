@@ -85,7 +85,7 @@ func (b *bench) sustain(s subject) error {
 	if err != nil {
 		return err
 	}
-	if err := s.pair.Check(first, after, exchanges); err != nil {
+	if _, err := s.pair.Check(first, after, exchanges); err != nil {
 		return err
 	}
 	syncs1, err := b.syncs(s)

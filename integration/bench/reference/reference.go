@@ -31,6 +31,7 @@ type Config struct {
 	IP      [2]string // of the proxy in front and the one behind it
 	Backend string    // host:port
 	NetNS   [2]string
+	Env     []string
 }
 
 // Chain is a chain that runs.
@@ -70,7 +71,7 @@ func start(ctx context.Context, name string, c Config, files map[string]string, 
 	}
 	for i, side := range []string{"front", "behind"} {
 		var err error
-		chain.Procs[i], err = process.Start(process.Spec{Name: name + " " + side, Args: args[i], NetNS: c.NetNS[i], Env: env,
+		chain.Procs[i], err = process.Start(process.Spec{Name: name + " " + side, Args: args[i], NetNS: c.NetNS[i], Env: append(env, c.Env...),
 			Log: filepath.Join(c.Dir, side+".log")})
 		if err != nil {
 			return nil, errors.Join(err, chain.Stop())

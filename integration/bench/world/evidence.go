@@ -13,16 +13,18 @@ import (
 	"time"
 )
 
-// Count is the state of both message logs: how many records they hold.
-type Count [2]int
+// Count is how much a pair has done.
+type Count struct {
+	Records [2]int         // in the message logs
+	Over    map[string]int // exchanges, by transport of the tunnel
+}
 
-// Count counts the records of both message logs, once all is time-stamped and
-// nothing is under way. Measurements that follow are not disturbed by what
-// this one has left to do.
+// Count counts once all is time-stamped and nothing is under way. Measurements
+// that follow are not disturbed by what this one has left to do.
 func (p *Pair) Count(ctx context.Context) (Count, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	var c Count
+	c := Count{Over: map[string]int{}}
 	for side, g := range p.Gateways {
 		for {
 			m, err := g.Metrics(ctx)
@@ -35,7 +37,12 @@ func (p *Pair) Count(ctx context.Context) (Count, error) {
 					busy += v
 				}
 			}
-			if c[side] = int(m["kontor_log_records"]); m["kontor_log_unstamped"] == 0 && busy == 0 {
+			if c.Records[side] = int(m["kontor_log_records"]); m["kontor_log_unstamped"] == 0 && busy == 0 {
+				if side == 0 {
+					for _, t := range transports {
+						c.Over[t] = int(m[fmt.Sprintf(`kontor_tunnel_exchanges_total{side="client",transport=%q}`, t)])
+					}
+				}
 				break
 			}
 			select {
@@ -48,15 +55,25 @@ func (p *Pair) Count(ctx context.Context) (Count, error) {
 	return c, nil
 }
 
-// Check compares how many records were written with how many exchanges
-// succeeded: both sides log the request and the response of each.
-func (p *Pair) Check(before, after Count, exchanges int) error {
+// transports that tunnels have.
+var transports = []string{"https", "quic"}
+
+// Check compares what was done with how many exchanges succeeded: both sides log
+// the request and the response of each, and all go over the transport that is
+// measured. Over a line that loses packets some may not; elsewhere is how many.
+func (p *Pair) Check(before, after Count, exchanges int) (elsewhere int, err error) {
 	for side, g := range p.Gateways {
-		if n := after[side] - before[side]; n != 2*exchanges {
-			return fmt.Errorf("%s logged %d records of %d exchanges, not 2 of each", g.Name, n, exchanges)
+		if n := after.Records[side] - before.Records[side]; n != 2*exchanges {
+			return 0, fmt.Errorf("%s logged %d records of %d exchanges, not 2 of each", g.Name, n, exchanges)
 		}
 	}
-	return nil
+	if p.Transport == "" {
+		return 0, nil
+	}
+	if elsewhere = exchanges - (after.Over[p.Transport] - before.Over[p.Transport]); elsewhere != 0 && !p.Lossy {
+		return elsewhere, fmt.Errorf("%d of %d exchanges did not go over %s", elsewhere, exchanges, p.Transport)
+	}
+	return elsewhere, nil
 }
 
 // Verify exports the records of some exchanges from both gateways and has them

@@ -12,6 +12,7 @@ package world
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,11 +33,12 @@ import (
 
 // Config says what to set up.
 type Config struct {
-	Bin      string // folder with kontor and kontor-verify
-	Dir      string // folder for everything; on a real disk
-	Registry string // IP address
-	Trust    string // IP address
-	Backend  string // host:port of the service behind every provider
+	Bin      string   // folder with kontor and kontor-verify
+	Dir      string   // folder for everything; on a real disk
+	Registry string   // IP address
+	Trust    string   // IP address
+	Backend  string   // host:port of the service behind every provider
+	Env      []string // of gateways
 	Pairs    []PairConfig
 }
 
@@ -48,9 +50,9 @@ type PairConfig struct {
 	Batch     string // signing.batch; empty: its default
 	NoBodies  bool   // message bodies are not logged
 	IP        [2]string
-	Consumer  string // IP address for information systems, if another
-	Control   string // IP address of the provider's metrics and administration, if another
+	Control   [2]string // IP addresses for information systems, metrics and administration; empty: those of IP
 	NetNS     [2]string
+	Lossy     bool // the line between them loses packets: exchanges may change their transport
 }
 
 // World is an ecosystem that runs.
@@ -95,14 +97,8 @@ func Start(ctx context.Context, c Config) (*World, error) {
 			Client: fmt.Sprintf("%s/GOV/%d/consumer", instance, 1000+i), REST: fmt.Sprintf("%s/GOV/%d/provider/rest", instance, 2000+i)}
 		pair.SOAP = strings.TrimSuffix(pair.REST, "rest") + "answer"
 		for side := range 2 {
-			pair.Gateways[side] = &Gateway{Server: fmt.Sprintf("%s/GOV/%d/ss", instance, 1000*(side+1)+i), control: p.IP[side],
+			pair.Gateways[side] = &Gateway{Server: fmt.Sprintf("%s/GOV/%d/ss", instance, 1000*(side+1)+i), control: cmp.Or(p.Control[side], p.IP[side]),
 				Config: filepath.Join(c.Dir, pair.gatewayName(side)+".yaml"), Data: filepath.Join(c.Dir, pair.gatewayName(side))}
-		}
-		if p.Consumer != "" {
-			pair.Gateways[0].control = p.Consumer
-		}
-		if p.Control != "" {
-			pair.Gateways[1].control = p.Control
 		}
 		w.Pairs = append(w.Pairs, pair)
 	}
@@ -158,7 +154,7 @@ func (w *World) start(ctx context.Context) error {
 	for _, p := range w.Pairs {
 		for side := range 2 {
 			g := p.Gateways[side]
-			g.spec = process.Spec{Name: p.gatewayName(side), NetNS: p.NetNS[side], Log: w.path("logs", p.gatewayName(side)+".log"),
+			g.spec = process.Spec{Name: p.gatewayName(side), NetNS: p.NetNS[side], Env: w.Env, Log: w.path("logs", p.gatewayName(side)+".log"),
 				Args: []string{filepath.Join(w.Bin, "kontor"), "gateway", "run", "--config", g.Config}}
 			if err := g.Start(); err != nil {
 				return err
@@ -166,7 +162,43 @@ func (w *World) start(ctx context.Context) error {
 			gateways.Go(func() error { return g.WaitReady(gatewaysCtx) })
 		}
 	}
-	return gateways.Wait()
+	if err := gateways.Wait(); err != nil {
+		return err
+	}
+	for _, p := range w.Pairs {
+		if err := p.prime(ctx); err != nil {
+			return fmt.Errorf("%s: %w; the logs are in %s", p.Name, err, w.path("logs"))
+		}
+	}
+	return nil
+}
+
+// prime makes exchanges until one goes over the transport that is to be
+// measured: gateways find out by the first what their peer can do.
+func (p *Pair) prime(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	for {
+		before, err := p.Count(ctx)
+		if err != nil {
+			return err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr()+"/r1/"+p.REST+"/bytes/1", nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("X-Road-Client", p.Client)
+		if err := ask(req, io.Discard); err != nil {
+			return err
+		}
+		after, err := p.Count(ctx)
+		if err != nil {
+			return err
+		}
+		if p.Transport == "" || after.Over[p.Transport] > before.Over[p.Transport] {
+			return nil
+		}
+	}
 }
 
 // Start starts the gateway.
@@ -278,6 +310,10 @@ func get(ctx context.Context, url string, to io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return ask(req, to)
+}
+
+func ask(req *http.Request, to io.Writer) error {
 	resp, err := plain.Do(req)
 	if err != nil {
 		return err
@@ -285,7 +321,7 @@ func get(ctx context.Context, url string, to io.Writer) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // only to help
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, bytes.TrimSpace(b))
+		return fmt.Errorf("%s: %s: %s", req.URL, resp.Status, bytes.TrimSpace(b))
 	}
 	_, err = io.Copy(to, resp.Body)
 	return err
