@@ -27,7 +27,7 @@ check: ## formatting, vet, linters, house rules, generated files
 	go test -run 'TestImports|TestTopLevel|TestFiles' .
 	go generate ./... && git diff --exit-code -- docs/faults.md
 
-integration: build ## tests with real processes and strangers' tools: kill -9, xmlsec1, openssl, curl
+integration: build ## tests with real processes and strangers' tools: kill -9, xmlsec1, openssl, curl, zeep; GovStack's with KONTOR_GOVSTACK_HARNESS=…/test/openAPI
 	KONTOR_KILLS=20 KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 30m ./integration/...
 
 transcript: build ## the operator's guide, typed into a shell on a blank folder
