@@ -98,8 +98,10 @@ type session interface {
 	// exchange sends a request and returns the head of the response. Afterwards,
 	// or when the response's body is closed, the session takes care of itself.
 	exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error)
-	// discard closes a session whose peer is not who it must be.
+	// discard closes a session whose peer is not who it must be, and release
+	// keeps the connection of one that is not needed.
 	discard()
+	release()
 	// stapled returns the OCSP response that came with the peer's certificate,
 	// nil if none did.
 	stapled() []byte
@@ -178,7 +180,8 @@ func (c *Client) Close() {
 // Post sends one message to one of the candidates and returns its answer. The
 // peer's certificate must be registered, in view, for one of the candidates,
 // and that server must have the client need; it is verified before the first
-// byte is sent. Several candidates race; the winner is asked first for an hour.
+// byte is sent. Several candidates race; the winner is asked first for an hour,
+// and the others again when it does not come about in half a second.
 // Candidates in maintenance mode or without address are left out.
 //
 // header is sent as it is, names included. body is sent in chunks as it is
@@ -322,45 +325,25 @@ func (r *race) open(ctx context.Context) (session, Peer, error) {
 	if i := slices.Index(addresses, favourite); i > 0 {
 		addresses[0], addresses[i] = addresses[i], addresses[0]
 	}
-	var errs []error
-	for _, a := range addresses {
-		for s := range r.client.standing(poolKey{a, r.hash}) {
-			peer, err := r.verify(ctx, s, a)
-			if err == nil {
-				return s, peer, nil
-			}
-			// The global configuration or the peer's standing has changed since.
-			s.discard()
-			errs = append(errs, err)
-		}
-	}
 	if len(addresses) == 1 {
-		s, peer, err := r.enter(ctx, addresses[0], r.client.connect)
+		s, peer, err := r.enter(ctx, addresses[0])
 		if err != nil {
-			return nil, Peer{}, r.lost(append(errs, err))
+			return nil, Peer{}, lostRace(err)
 		}
 		return s, peer, nil
 	}
-	if addresses[0] == favourite {
-		s, peer, err := r.enter(ctx, favourite, min(retryTimeout, r.client.connect))
-		if err == nil {
-			return s, peer, nil
-		}
-		errs = append(errs, err)
-		addresses = addresses[1:]
+	first, err := r.run(ctx, addresses[:min(len(addresses), maxCandidates)], addresses[0] == favourite)
+	if err != nil {
+		return nil, Peer{}, lostRace(err)
 	}
-	first, failed := r.run(ctx, addresses[:min(len(addresses), maxCandidates)])
-	if first == nil {
-		return nil, Peer{}, r.lost(append(errs, failed...))
+	if first.address != favourite {
+		r.client.remember(set, first.address)
 	}
-	r.client.remember(set, first.address)
 	return first.session, first.peer, nil
 }
 
-// lost makes one error of what all candidates did.
-func (r *race) lost(errs []error) error {
-	return fmt.Errorf("%w: %w", ErrConnect, errors.Join(errs...))
-}
+// lostRace makes one error of what all candidates did.
+func lostRace(err error) error { return fmt.Errorf("%w: %w", ErrConnect, err) }
 
 // addresses returns the distinct addresses of the servers, sorted.
 func (r *race) addresses() []string {
@@ -372,50 +355,80 @@ func (r *race) addresses() []string {
 	return slices.Compact(all)
 }
 
-// run lets addresses race to an authenticated session. The losers are closed.
-func (r *race) run(ctx context.Context, addresses []string) (*entrant, []error) {
+// run lets addresses race to an authenticated session. A favourite, the first
+// address, has a head start. What the losers have is kept for later.
+func (r *race) run(ctx context.Context, addresses []string, favourite bool) (*entrant, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	arrivals := make(chan entrant)
-	for _, a := range addresses {
-		go func() {
-			s, peer, err := r.enter(ctx, a, r.client.connect)
-			select {
-			case arrivals <- entrant{s, peer, err, a}:
-			case <-ctx.Done():
-				if err == nil {
-					s.discard()
+	running := 0
+	start := func(some []string) {
+		for _, a := range some {
+			running++
+			go func() {
+				s, peer, err := r.enter(ctx, a)
+				select {
+				case arrivals <- entrant{s, peer, err, a}:
+				case <-ctx.Done():
+					if err == nil {
+						s.release()
+					}
 				}
-			}
-		}()
+			}()
+		}
 	}
+	var others []string
+	var over <-chan time.Time // the head start
+	if favourite {
+		addresses, others = addresses[:1], addresses[1:]
+		t := time.NewTimer(headStart)
+		defer t.Stop()
+		over = t.C
+	}
+	start(addresses)
 	var errs []error
-	for range addresses {
+	for running > 0 {
 		select {
 		case e := <-arrivals:
 			if e.err == nil {
 				return &e, nil
 			}
 			errs = append(errs, e.err)
+			running--
+		case <-over:
 		case <-ctx.Done():
-			return nil, append(errs, ctx.Err())
+			return nil, errors.Join(append(errs, ctx.Err())...)
 		}
+		start(others)
+		others = nil
 	}
-	return nil, errs
+	return nil, errors.Join(errs...)
 }
 
-// enter connects to one address and authenticates who is there.
-func (r *race) enter(ctx context.Context, address string, timeout time.Duration) (session, Peer, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// enter returns a session with an authenticated peer at one address, over a
+// connection that stands or a new one.
+func (r *race) enter(ctx context.Context, address string) (session, Peer, error) {
+	key := poolKey{address, r.hash}
+	var errs []error
+	for s := range r.client.standing(key) {
+		peer, err := r.verify(ctx, s, address)
+		if err == nil {
+			return s, peer, nil
+		}
+		// The global configuration or the peer's standing has changed since.
+		s.discard()
+		errs = append(errs, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.client.connect)
 	defer cancel()
-	s, err := r.client.dial(ctx, poolKey{address, r.hash}, r.cert)
+	s, err := r.client.dial(ctx, key, r.cert)
 	if err != nil {
-		return nil, Peer{}, fmt.Errorf("%s: %w", address, err)
+		return nil, Peer{}, errors.Join(append(errs, fmt.Errorf("%s: %w", address, err))...)
 	}
 	peer, err := r.verify(ctx, s, address)
 	if err != nil {
 		s.discard()
-		return nil, Peer{}, err
+		return nil, Peer{}, errors.Join(append(errs, err)...)
 	}
 	return s, peer, nil
 }

@@ -574,6 +574,47 @@ func TestFailOver(t *testing.T) {
 	}
 }
 
+// A server that takes connections and is silent on them is passed over soon,
+// and asked again when the other one fails.
+func TestFailOverOfSilentServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b, c := w.add("a"), w.add("b"), w.add("c")
+	b.entry().Clients = append(b.entry().Clients, c.client)
+	w.publish()
+	b.serve(echo)
+	b.http.SetKeepAlivesEnabled(false)
+	client := a.tunnel()
+	soon := func(to *server) {
+		t.Helper()
+		before := to.requests.Load()
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		resp, err := send(ctx, client, c, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if to.requests.Load() != before+1 {
+			t.Errorf("%s did not get the request", to.name)
+		}
+	}
+	soon(b) // c is down
+	c.serve(echo)
+	c.http.SetKeepAlivesEnabled(false)
+	soon(b)
+	w.mu.Lock()
+	address := w.hosts["b.test:5500"]
+	w.mu.Unlock()
+	b.plain("5500", func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	soon(c)
+	soon(c)
+	w.host("b.test:5500", address)
+	c.plain("5500", func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	soon(b)
+	soon(b)
+}
+
 // An impostor that is quicker than the real servers does not win.
 func TestImpostorLosesRace(t *testing.T) {
 	t.Parallel()

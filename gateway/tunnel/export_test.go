@@ -60,3 +60,38 @@ func Hurry(c *Client) {
 	c.quic.silence = 300 * time.Millisecond
 	c.quic.config.KeepAlivePeriod, c.quic.config.MaxIdleTimeout = 100*time.Millisecond, time.Second
 }
+
+// ParseAltSvc returns the port of an offer and how long it lasts.
+func ParseAltSvc(values ...string) (int, time.Duration, error) {
+	a, err := parseAltSvc(values)
+	return a.port, a.fresh, err
+}
+
+// ReadMessage reads a message as it comes on a stream.
+func ReadMessage(r io.Reader) (http.Header, []byte, error) {
+	c := h3Content{frames: frames{r: r}, budget: 1 << 20}
+	f, err := c.head()
+	if err != nil {
+		return nil, nil, err
+	}
+	c.length = f.length
+	content, err := io.ReadAll(&c)
+	return f.header, content, err
+}
+
+// ReadControl reads a control stream and counts the peer's good-byes.
+func ReadControl(r io.Reader) (goAways int, err error) {
+	err = control(&frames{r: r, control: true}, func() {}, func() { goAways++ })
+	return goAways, err
+}
+
+// WriteMessage writes a response as it goes out on a stream.
+func WriteMessage(header http.Header, content []byte) []byte {
+	b := appendHead(nil, func(b []byte) []byte { return appendIndexed(b, indexStatus200) }, header)
+	b = append(b, frameData, 0, 0, 0, 0)
+	putLength(b[len(b)-4:], len(content))
+	return append(b, content...)
+}
+
+// MaxPeerConnections is how many connections one peer may have to a server.
+const MaxPeerConnections = maxPeerConnections

@@ -66,6 +66,8 @@ func (c *h1) at() (poolKey, Transport) { return c.key, HTTPS }
 // discard closes the connection without TLS's farewell, which could block.
 func (c *h1) discard() { c.raw.Close() }
 
+func (c *h1) release() { c.pool.put(c) }
+
 // exchange writes the request on one goroutine and reads the response on
 // another, so that neither side has to wait for the other's end.
 func (c *h1) exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error) {

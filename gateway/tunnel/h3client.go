@@ -100,6 +100,11 @@ func (s *h3) discard() {
 	s.conn.done()
 }
 
+func (s *h3) release() {
+	s.cancel()
+	s.conn.done()
+}
+
 func (s *h3) cancel() {
 	s.stream.CancelRead(codeRequestCancelled)
 	s.stream.CancelWrite(codeRequestCancelled)

@@ -440,6 +440,41 @@ func TestConnectionDies(t *testing.T) {
 	}
 }
 
+// Of two servers over QUIC the one that is heard of gets the requests.
+func TestQUICFailOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b, c := w.add("a"), w.add("b"), w.add("c")
+	b.entry().Clients = append(b.entry().Clients, c.client)
+	w.publish()
+	relays := map[*server]*relay{}
+	for _, s := range []*server{b, c} {
+		s.serve(echo).serveQUIC()
+		relays[s] = newRelay(t, s)
+	}
+	client := a.tunnel(only(tunnel.QUIC))
+	tunnel.Hurry(client)
+	for range 2 {
+		for down, up := range map[*server]*server{b: c, c: b} {
+			relays[up].deaf.Store(false)
+			relays[down].deaf.Store(true)
+			before := up.requests.Load()
+			for begun := time.Now(); up.requests.Load() < before+3; {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				resp, err := send(ctx, client, c, strings.NewReader("x"))
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				cancel()
+				if err != nil && time.Since(begun) > 20*time.Second {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
 // A server that starts again knows nothing of old connections and says so.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()

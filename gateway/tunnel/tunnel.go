@@ -68,9 +68,9 @@ const (
 	// connectTimeout is X-Road's for a connection between security servers; TCP
 	// and TLS together.
 	connectTimeout = 30 * time.Second
-	// retryTimeout bounds the attempt at the server that won the last race: the
-	// others must not wait long if it is down (X-Road's value).
-	retryTimeout = 5 * time.Second
+	// headStart is how long the server that won the last race is tried alone:
+	// the others must not wait long if it is down (X-Road: five seconds).
+	headStart = 500 * time.Millisecond
 	// winnerLifetime is how long the winner of a race is preferred (X-Road's).
 	winnerLifetime = time.Hour
 	// idleTimeout is below the 30 s after which X-Road's listeners close idle
