@@ -25,8 +25,8 @@ const (
 
 // bodies compares sizes of bodies, with and without them in the message log.
 func (b *bench) bodies() error {
-	pairs := b.p256()
-	for _, p := range b.p256() {
+	pairs := p256()
+	for _, p := range p256() {
 		p.Name, p.NoBodies = p.Name+" bodies not logged", true
 		pairs = append(pairs, p)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"kontor/integration/bench/reference"
 	"kontor/integration/bench/world"
@@ -88,17 +87,4 @@ func (c *chains) stop() error {
 		failed = append(failed, c.world.Stop(), os.RemoveAll(c.world.Dir))
 	}
 	return errors.Join(failed...)
-}
-
-// findTransports asks which tunnels this build has.
-func (b *bench) findTransports() ([]string, error) {
-	file := filepath.Join(b.dir, "transport.yaml")
-	if err := os.WriteFile(file, []byte("server: X/Y/Z/ss\ntunnel: {transport: quic}\n"), 0o600); err != nil {
-		return nil, err
-	}
-	if err := exec.CommandContext(b.ctx, filepath.Join(b.bin, "kontor"), "gateway", "config", "check", "--config", file).Run(); err != nil {
-		b.say("this build has no tunnels over QUIC; they are skipped")
-		return []string{"https"}, nil
-	}
-	return []string{"https", "quic"}, nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"kontor/integration/bench/load"
@@ -22,27 +23,36 @@ var counts = []int{1, 16, 64, 256}
 
 // quick is the comparison that matters most, alone.
 func (b *bench) quick() error {
-	return b.with([]string{referenceName}, b.p256(), func(c *chains) error {
+	return b.with([]string{referenceName}, p256(), func(c *chains) error {
 		subjects := []subject{ofReference(c.references[referenceName], 64)}
 		for _, p := range c.world.Pairs {
 			subjects = append(subjects, ofPair(p, 64))
 		}
-		rows, err := b.compare(subjects, b.rounds, b.length)
+		rows, err := b.compare(subjects, b.rounds, quickLength(b.options))
 		if err != nil {
 			return err
 		}
 		b.report.add("REST, 1 KB JSON, P-256 keys", rows)
-		for i, p := range c.world.Pairs {
+		for i, p := range slices.Backward(c.world.Pairs) {
 			b.summary = append(b.summary, fmt.Sprintf("ratio %s c64 %.2f", p.Transport, rows[1+i].Ratio))
 		}
 		return nil
 	})
 }
 
+func quickLength(o options) time.Duration { return 2 * o.length }
+
+func quickTakes(o options) time.Duration {
+	return startCost + time.Duration(3*o.rounds)*sampleCost(quickLength(o))
+}
+
+// transports of tunnels.
+var transports = []string{"https", "quic"}
+
 // p256 are the pairs of the core comparison.
-func (b *bench) p256() []world.PairConfig {
+func p256() []world.PairConfig {
 	var pairs []world.PairConfig
-	for _, t := range b.transports {
+	for _, t := range transports {
 		pairs = append(pairs, world.PairConfig{Name: t, Algorithm: "EC-P256", Transport: t})
 	}
 	return pairs
@@ -51,7 +61,7 @@ func (b *bench) p256() []world.PairConfig {
 // core compares all chains at 64 clients, and the most important ones at other
 // numbers.
 func (b *bench) core() error {
-	return b.with([]string{"caddy h2", "caddy h3", "nginx h1", "go h2"}, b.p256(), func(c *chains) error {
+	return b.with([]string{"caddy h2", "caddy h3", "nginx h1", "go h2"}, p256(), func(c *chains) error {
 		var rows []row
 		for _, n := range counts {
 			var subjects []subject
@@ -84,7 +94,7 @@ func coreTakes(o options) time.Duration {
 // keys compares signing keys, and signatures of one message each.
 func (b *bench) keys() error {
 	var pairs []world.PairConfig
-	for _, t := range b.transports {
+	for _, t := range transports {
 		for _, a := range []string{"RSA-2048", "RSA-3072"} {
 			pairs = append(pairs, world.PairConfig{Name: t + " " + a, Algorithm: a, Transport: t})
 		}
@@ -118,7 +128,7 @@ func keysTake(o options) time.Duration {
 
 // soap compares SOAP with REST, at 64 clients.
 func (b *bench) soap() error {
-	return b.with(nil, b.p256(), func(c *chains) error {
+	return b.with(nil, p256(), func(c *chains) error {
 		var subjects []subject
 		for _, p := range c.world.Pairs {
 			rest, soap := ofPair(p, 64), ofPair(p, 64)

@@ -121,7 +121,7 @@ type section struct {
 
 // all sections, in their order.
 var all = []section{
-	{"quick", false, (*bench).quick, func(o options) time.Duration { return startCost + time.Duration(3*o.rounds)*sampleCost(o.length) }},
+	{"quick", false, (*bench).quick, quickTakes},
 	{"core", true, (*bench).core, coreTakes},
 	{"keys", true, (*bench).keys, keysTake},
 	{"soap", true, (*bench).soap, soapTakes},
@@ -136,16 +136,15 @@ var all = []section{
 // bench is one run.
 type bench struct {
 	options
-	ctx        context.Context
-	transports []string // of tunnels, that this build has
-	dir        string   // of this run
-	self       string
-	caddy      string
-	backend    *process.Process
-	report     *report
-	left       time.Duration // of the sections to come, about
-	folders    int
-	summary    []string // the last lines of all
+	ctx     context.Context
+	dir     string // of this run
+	self    string
+	caddy   string
+	backend *process.Process
+	report  *report
+	left    time.Duration // of the sections to come, about
+	folders int
+	summary []string // the last lines of all
 }
 
 // Addresses on loopback, none of the sandbox's.
@@ -194,9 +193,6 @@ func (b *bench) sections(which []section) error {
 	}
 	var err error
 	if b.backend, err = process.Start(process.Spec{Name: "service", Args: []string{b.self, "serve", backendAt}, Log: filepath.Join(b.dir, "service.log")}); err != nil {
-		return err
-	}
-	if b.transports, err = b.findTransports(); err != nil {
 		return err
 	}
 	for i, s := range which {

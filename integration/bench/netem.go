@@ -81,7 +81,7 @@ func (b *bench) startBehind(n *network.Network, backend string, c *chains) error
 		}
 		c.references[name], c.order = r, append(c.order, name)
 	}
-	pairs := b.p256()
+	pairs := p256()
 	for i := range pairs {
 		pairs[i].IP = [2]string{network.Wan(0, 12+i), network.Wan(1, 12+i)}
 		pairs[i].Control = [2]string{network.Lan(0, 12+i), network.Lan(1, 12+i)}

@@ -19,7 +19,7 @@ const profileLength = 10 * time.Second
 // stages tells what a message costs by stage: CPU profiles of both gateways
 // under load. The profiles stay beside the results.
 func (b *bench) stages() error {
-	return b.with(nil, b.p256(), func(c *chains) error {
+	return b.with(nil, p256(), func(c *chains) error {
 		t := table{Title: fmt.Sprintf("CPU µs per exchange by stage, 64 clients, REST, 1 KB, from CPU profiles of %s", profileLength), Header: []string{"stage"}}
 		columns := []map[string]float64{}
 		for _, p := range c.world.Pairs {

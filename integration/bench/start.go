@@ -19,7 +19,7 @@ import (
 func (b *bench) startUp() error {
 	var gateway, sandbox []float64
 	var idle [2][]float64
-	err := b.with(nil, b.p256()[:1], func(c *chains) error {
+	err := b.with(nil, p256()[:1], func(c *chains) error {
 		p := c.world.Pairs[0]
 		if err := b.sleep(3 * time.Second); err != nil {
 			return err

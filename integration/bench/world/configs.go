@@ -90,7 +90,7 @@ message_log:
 	if p.NetNS[side] == "" {
 		text += "address: " + p.IP[side] + "\n"
 	}
-	if p.Transport != "https" && p.Transport != "" {
+	if p.Transport != "" {
 		text += "tunnel: {transport: " + p.Transport + "}\n"
 	}
 	return text
