@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kontor/gateway/admin"
+	"kontor/registry/guard"
 )
 
 func newAccess() *cobra.Command {
@@ -36,9 +38,7 @@ func newAccess() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(c.OutOrStdout(), output, rights, []string{"RIGHT", "SERVICE", "WHO", "METHOD", "PATH", "EXPIRES", "NOTE", "PROBLEM"}, func(r admin.Right) []string {
-				return []string{r.ID, r.Client + "/" + r.Service, who(r), r.Method, r.Path, orNever(r.Expires), r.Note, r.Problem}
-			})
+			return printRights(c, output, rights)
 		},
 	}
 	list.Flags().StringVar(&client, "client", "", "only rights to services of this client")
@@ -46,13 +46,15 @@ func newAccess() *cobra.Command {
 
 	var n admin.NewRight
 	var expires, local, global string
+	var all bool
 	grant := &cobra.Command{
 		Use: "grant SERVICE [CLIENT]", Short: "Grant access to a service, or to a part of it",
 		Long: `Grant access to a service for a client, a local group of the service's client or
 a global group. A right covers all versions of a service. In a path * is any run
 without /, ** any run at all.`,
 		Example: "  kontor access grant DEV/GOV/2002/population/persons DEV/GOV/1234/portal --method GET --path '/*' --expires 2027-12-31 --note 'agreement 17'\n" +
-			"  kontor access grant DEV/GOV/2002/population/persons --group partners",
+			"  kontor access grant DEV/GOV/2002/population/persons --group partners\n" +
+			"  kontor access grant DEV/GOV/1001/MANAGEMENT/clientReg --global-group DEV/security-server-owners --all",
 		Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, a []string) error {
 			owner, code, err := serviceCode(a[0])
@@ -71,11 +73,22 @@ without /, ** any run at all.`,
 			if err != nil {
 				return err
 			}
-			r, err := api.Grant(c.Context(), owner, n)
+			if !all {
+				r, err := api.Grant(c.Context(), owner, n)
+				if err != nil {
+					return err
+				}
+				return printOne(c.OutOrStdout(), output, r, rightLines)
+			}
+			_, d, _, err := gw.description(c, a[0])
 			if err != nil {
 				return err
 			}
-			return printOne(c.OutOrStdout(), output, r, rightLines)
+			rights, err := grantAll(c.Context(), api, d, n)
+			if err != nil {
+				return err
+			}
+			return printRights(c, output, rights)
 		},
 	}
 	f := grant.Flags()
@@ -84,6 +97,7 @@ without /, ** any run at all.`,
 	f.StringVar(&n.Method, "method", "", "only this HTTP method")
 	f.StringVar(&n.Path, "path", "", "only paths of this pattern")
 	f.StringVar(&n.Note, "note", "", "such as the agreement it rests on")
+	f.BoolVar(&all, "all", false, "to all services that share the description of this one")
 
 	// owner finds the client that has granted a right.
 	owner := func(ctx context.Context, api *admin.Client, right string) (string, error) {
@@ -208,6 +222,35 @@ its way. The exit status is 0 if the call would work, else 1.`,
 	gw.suggest(revoke, suggestRights)
 	gw.suggest(test, func(context.Context, *admin.Client) []string { return nil }, suggestServices)
 	return group("access", "Who may call the services of a gateway", commands...)
+}
+
+// grantAll grants access to each service of a description. Rights that there are
+// already are no failure, so that it may be repeated.
+func grantAll(ctx context.Context, api *admin.Client, d admin.Description, n admin.NewRight) ([]admin.Right, error) {
+	var rights []admin.Right
+	done := map[string]bool{}
+	for _, s := range d.Services {
+		if n.Service, _, _ = strings.Cut(s.Name, "/"); done[n.Service] {
+			continue // another version
+		}
+		done[n.Service] = true
+		r, err := api.Grant(ctx, d.Client, n)
+		var problem *guard.Problem
+		if errors.As(err, &problem) && problem.Code == guard.CodeExists {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		rights = append(rights, r)
+	}
+	return rights, nil
+}
+
+func printRights(c *cobra.Command, output string, rights []admin.Right) error {
+	return printList(c.OutOrStdout(), output, rights, []string{"RIGHT", "SERVICE", "WHO", "METHOD", "PATH", "EXPIRES", "NOTE", "PROBLEM"}, func(r admin.Right) []string {
+		return []string{r.ID, r.Client + "/" + r.Service, who(r), r.Method, r.Path, orNever(r.Expires), r.Note, r.Problem}
+	})
 }
 
 // serviceCode cuts a service into its client and its code, for rights are to all
