@@ -217,7 +217,7 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 	}
 	r := &race{
 		client: c, view: view, candidates: candidates, servers: servers, need: need,
-		cert: cert, hash: sha256.Sum256(cert.Certificate[0]),
+		cert: cert, hash: sha256.Sum256(cert.Certificate[0]), large: large(body),
 	}
 	s, peer, err := r.open(ctx)
 	if err != nil {
@@ -307,6 +307,7 @@ type race struct {
 	need       id.Client
 	cert       *tls.Certificate
 	hash       pki.CertHash // of cert
+	large      bool         // the request's body
 }
 
 type entrant struct {
@@ -410,7 +411,7 @@ func (r *race) run(ctx context.Context, addresses []string, favourite bool) (*en
 func (r *race) enter(ctx context.Context, address string) (session, Peer, error) {
 	key := poolKey{address, r.hash}
 	var errs []error
-	for s := range r.client.standing(key) {
+	for s := range r.client.standing(key, r.large) {
 		peer, err := r.verify(ctx, s, address)
 		if err == nil {
 			return s, peer, nil
@@ -469,14 +470,14 @@ func (c *Client) remember(set, address string) {
 }
 
 // standing gives sessions over connections that stand, the best first.
-func (c *Client) standing(key poolKey) iter.Seq[session] {
+func (c *Client) standing(key poolKey, large bool) iter.Seq[session] {
 	return func(yield func(session) bool) {
-		if c.quic != nil {
+		if c.quic != nil && !(large && c.quic.near(key)) {
 			if s := c.quic.get(key); s != nil && !yield(s) {
 				return
 			}
 			if c.quic.forced {
-				return
+				return // HTTPS has none
 			}
 		}
 		if s := c.pool.get(key); s != nil {

@@ -1151,6 +1151,43 @@ func BenchmarkPost(b *testing.B) {
 	}
 }
 
+// BenchmarkBody measures bodies of 64 MB, with the processor time of both ends.
+func BenchmarkBody(b *testing.B) {
+	const size = 64 << 20
+	for _, transport := range []tunnel.Transport{tunnel.HTTPS, tunnel.QUIC} {
+		for _, up := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%s/up=%v", transport, up), func(b *testing.B) {
+				w := newWorld(b)
+				from, to := w.add("a"), w.add("b")
+				to.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					if !up {
+						io.CopyN(rw, zeros{}, size)
+					}
+				})).serveQUIC()
+				c := from.tunnel(only(transport))
+				b.SetBytes(size)
+				begun := processorTime()
+				for b.Loop() {
+					body := io.Reader(strings.NewReader("x"))
+					if up {
+						body = io.LimitReader(zeros{}, size)
+					}
+					resp, err := send(b.Context(), c, to, body)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+						b.Fatal(err)
+					}
+					resp.Body.Close()
+				}
+				b.ReportMetric(float64((processorTime()-begun).Milliseconds())/float64(b.N), "cpu-ms/op")
+			})
+		}
+	}
+}
+
 // processorTime returns what this process has used.
 func processorTime() time.Duration {
 	var u syscall.Rusage

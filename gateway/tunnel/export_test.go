@@ -87,11 +87,16 @@ func ReadControl(r io.Reader) (goAways int, err error) {
 
 // WriteMessage writes a response as it goes out on a stream.
 func WriteMessage(header http.Header, content []byte) []byte {
-	b := appendHead(nil, func(b []byte) []byte { return appendIndexed(b, indexStatus200) }, header)
+	b := appendHead(nil, status200, header)
 	b = append(b, frameData, 0, 0, 0, 0)
 	putLength(b[len(b)-4:], len(content))
 	return append(b, content...)
 }
+
+// WriteHead writes the head of a response.
+func WriteHead(b []byte, header http.Header) []byte { return appendHead(b, status200, header) }
+
+func status200(b []byte) []byte { return appendIndexed(b, indexStatus200) }
 
 // MaxPeerConnections is how many connections one peer may have to a server.
 const MaxPeerConnections = maxPeerConnections

@@ -154,6 +154,19 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// Heads are written without garbage and read with little.
+func TestHeadAllocations(t *testing.T) {
+	header := http.Header{"Content-Type": {"multipart/mixed; boundary=xyz"}, "x-hash-algorithm": {"SHA-512"}, "X-Road-Request-Id": {"123"}}
+	content := []byte("content")
+	b := tunnel.WriteMessage(header, content)
+	if n := testing.AllocsPerRun(100, func() { tunnel.WriteHead(b[:0], header) }); n > 0 {
+		t.Errorf("%.0f allocations to write a head", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _, _ = tunnel.ReadMessage(bytes.NewReader(b)) }); n > 24 {
+		t.Errorf("%.0f allocations to read a message", n)
+	}
+}
+
 func FuzzMessage(f *testing.F) {
 	f.Add(slices.Concat(section(":status", "200", "content-length", "5"), frame(0, []byte("hello"))))
 	f.Add(slices.Concat(frame(0x21, []byte("x")), section(":method", "POST", ":path", "/"), frame(0, []byte("hel")), frame(0, []byte("lo")), section("a", "b")))

@@ -164,6 +164,12 @@ func inMemory(body io.Reader) (int, bool) {
 	return 0, false
 }
 
+// large tells whether a body may be long. One that is in memory is not.
+func large(body io.Reader) bool {
+	n, ok := inMemory(body)
+	return body != nil && (!ok || n > synchronous)
+}
+
 func (s *h3) pseudo(b []byte) []byte {
 	b = appendIndexed(b, indexPost)
 	b = appendIndexed(b, indexHTTPS)

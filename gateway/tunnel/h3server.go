@@ -251,6 +251,7 @@ type serverConn struct {
 	server *QUICServer
 	conn   *quic.Conn
 	tls    *tls.ConnectionState
+	remote atomic.Pointer[remote]
 
 	mu      sync.Mutex
 	pending int  // requests
@@ -284,6 +285,22 @@ func (s *QUICServer) serve(conn *quic.Conn) {
 		})
 	}
 	requests.Wait()
+}
+
+// remote is the peer's address, which may change, and its text.
+type remote struct {
+	addr net.Addr
+	text string
+}
+
+func (c *serverConn) remoteAddr() string {
+	addr := c.conn.RemoteAddr()
+	r := c.remote.Load()
+	if r == nil || r.addr != addr {
+		r = &remote{addr, addr.String()}
+		c.remote.Store(r)
+	}
+	return r.text
 }
 
 func (c *serverConn) begin() bool {
@@ -387,7 +404,7 @@ func (c *serverConn) request(body *h3RequestBody) (*http.Request, error) {
 	body.in.length = f.length
 	r := &http.Request{
 		Method: f.method, URL: target, RequestURI: f.path, Host: f.authority, Header: f.header, Body: body, ContentLength: f.length,
-		Proto: "HTTP/3.0", ProtoMajor: 3, RemoteAddr: c.conn.RemoteAddr().String(), TLS: c.tls,
+		Proto: "HTTP/3.0", ProtoMajor: 3, RemoteAddr: c.remoteAddr(), TLS: c.tls,
 	}
 	return r.WithContext(body.stream.Context()), nil
 }
@@ -405,14 +422,14 @@ func (b *h3RequestBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.in.Read(p)
-	var protocol *h3Error
 	switch {
+	case err == nil:
 	case err == io.EOF:
 		b.err = err
-	case errors.As(err, &protocol):
+	case errors.Is(err, ErrResponse):
 		breakStream(b.conn, b.stream, err)
 		b.err = err
-	case err != nil: // a deadline may be renewed
+	default: // a deadline may be renewed
 		err = lost(err)
 	}
 	return n, err

@@ -92,6 +92,9 @@ const (
 	crowded    = 64
 	// maxUniStreams is more than the three that HTTP/3 has.
 	maxUniStreams = 8
+	// nearby is the round trip below which a large body goes over HTTPS: per byte
+	// QUIC takes four times the processor time, which is what limits it there.
+	nearby = 5 * time.Millisecond
 	// maxOffers bounds the servers whose offers are remembered.
 	maxOffers = 4096
 )
@@ -201,6 +204,17 @@ func (q *quicPool) get(key poolKey) session {
 		}
 	}
 	return nil
+}
+
+// near tells whether a peer is so near that QUIC does nothing for large bodies.
+func (q *quicPool) near(key poolKey) bool {
+	if q.forced {
+		return false
+	}
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	c := least(q.conns[key])
+	return c != nil && c.conn.ConnectionStats().SmoothedRTT < nearby
 }
 
 func least(conns []*h3Conn) *h3Conn {

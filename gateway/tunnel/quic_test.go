@@ -212,6 +212,32 @@ func TestUpgrade(t *testing.T) {
 	until(t, c, d, overH1)
 }
 
+// To a peer nearby a body that is not in memory goes over HTTPS.
+func TestLargeBodiesNearby(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	b.serve(announced(tellProto)).serveQUIC()
+	c := a.tunnel()
+	until(t, c, b, overH3)
+	for _, tt := range []struct {
+		body io.Reader
+		want string
+	}{
+		{strings.NewReader("small"), overH3}, {onlyReader{strings.NewReader("of unknown size")}, overH1}, {bytes.NewBuffer(make([]byte, 1<<20)), overH1},
+		{nil, overH3},
+	} {
+		resp, err := send(t.Context(), c, b, tt.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != tt.want {
+			t.Errorf("%T: %q, %v", tt.body, got, err)
+		}
+		resp.Body.Close()
+	}
+}
+
 // If what is sent by UDP vanishes, no exchange waits for it, and it is not
 // tried again soon.
 func TestUDPBlocked(t *testing.T) {
