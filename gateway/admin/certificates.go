@@ -306,6 +306,9 @@ func (a *API) deleteCertificate(ctx context.Context, in *certChange) (*struct{},
 	if err := a.Token.RemoveCertificate(pki.HashOf(tc.Cert)); err != nil {
 		return nil, tokenError(err)
 	}
+	if err := a.forgetRequest(registrationOf(tc.Cert)); err != nil {
+		return nil, err
+	}
 	note(ctx, "delete certificate %s of %s, state %s", pki.HashOf(tc.Cert).Hex(), tc.Cert.Subject, tc.Status.State)
 	return nil, nil
 }

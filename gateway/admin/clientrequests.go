@@ -54,8 +54,13 @@ func (a *API) registerClient(ctx context.Context, in *struct {
 	Seen
 	Body ClientName
 }) (*item[ClientRequest], error) {
-	return a.aboutClient(ctx, in.ClientPath, in.Seen, clientStep{request.ClientReg, in.Body.Name,
-		[]string{serverconf.Saved, serverconf.RegistrationInProgress, serverconf.GlobalError, serverconf.DeletionInProgress}, serverconf.RegistrationInProgress})
+	return a.aboutClient(ctx, in.ClientPath, in.Seen, registration(in.Body.Name))
+}
+
+// registration is the request to register a client.
+func registration(name string) clientStep {
+	return clientStep{request.ClientReg, name,
+		[]string{serverconf.Saved, serverconf.RegistrationInProgress, serverconf.GlobalError, serverconf.DeletionInProgress}, serverconf.RegistrationInProgress}
 }
 
 func (a *API) renameClient(ctx context.Context, in *struct {
@@ -117,21 +122,35 @@ func (a *API) aboutClient(ctx context.Context, path ClientPath, seen Seen, s cli
 	if err := seen.checkIfGiven(clientTag(c)); err != nil {
 		return nil, err
 	}
-	view, err := a.validView()
+	number, err := a.requestAboutClient(ctx, c, s)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.mayAsk(c, s, view); err != nil {
+	shown, err := a.showClient(path)
+	if err != nil {
 		return nil, err
+	}
+	return answer(shown.ETag, ClientRequest{number, shown.Body}), nil
+}
+
+// requestAboutClient sends a request about a client, or asks what became of it,
+// and returns its number. a.asking is held.
+func (a *API) requestAboutClient(ctx context.Context, c *serverconf.Client, s clientStep) (uint64, error) {
+	view, err := a.validView()
+	if err != nil {
+		return 0, err
+	}
+	if err := a.mayAsk(c, s, view); err != nil {
+		return 0, err
 	}
 	r, err := a.newRequest(view, s.service)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	r.Client, r.Name = c.ID, s.name
 	if s.service == request.ClientReg && s.name == "" { // of a request that waits already
 		if kept, _, err := a.keptRequest(r); err != nil {
-			return nil, err
+			return 0, err
 		} else if kept != nil {
 			r.Name = kept.Name
 		}
@@ -140,29 +159,25 @@ func (a *API) aboutClient(ctx context.Context, path ClientPath, seen Seen, s cli
 	if p, ok := asProblem(err); ok && p.Code == CodeDeclined && s.service == request.ClientReg {
 		note(ctx, "registration of client %s: %s", c.ID, p.Detail)
 		if err := a.moveClient(c.ID, serverconf.Saved, []string{serverconf.RegistrationInProgress}); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	note(ctx, "%s of client %s, request %d", s.service, c.ID, number)
 	if s.service == request.ClientDeletion {
 		if err := a.forgetRequest(&request.Request{Service: request.ClientReg, Client: c.ID}); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	if s.to != "" {
 		if err := a.moveClient(c.ID, s.to, s.from); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	a.Nudge()
-	shown, err := a.showClient(path)
-	if err != nil {
-		return nil, err
-	}
-	return answer(shown.ETag, ClientRequest{number, shown.Body}), nil
+	return number, nil
 }
 
 // moveClient changes the status of a client if it is still one of those, for

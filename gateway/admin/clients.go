@@ -16,6 +16,7 @@ import (
 	"kontor/pki"
 	"kontor/registry/guard"
 	"kontor/registry/id"
+	"kontor/registry/management/request"
 )
 
 // LocalClient is a client of this security server.
@@ -192,13 +193,21 @@ func (a *API) localClient(c *serverconf.Client) LocalClient {
 		}
 		counted[s.ID.Code()] = true
 	}
+	reason := ""
+	if c.Status == serverconf.Saved {
+		reason = a.declined(&request.Request{Service: request.ClientReg, Client: c.ID})
+	}
 	switch c.Status {
 	case serverconf.Saved:
+		if reason != "" {
+			v.Next = declinedNext(reason, "kontor client register")
+			break
+		}
 		v.Next = "have the registry register it for " + a.Server.String() + " (kontor client register); it becomes registered when that is published"
 	case serverconf.RegistrationInProgress:
 		v.Next = "wait: it becomes registered when the registry has approved it and published; kontor client register asks what became of it"
 	case serverconf.GlobalError:
-		v.Next = "the registry does not list it for this security server any more: have it registered again (kontor client register), or delete it"
+		v.Next = "the registry does not list it for this security server any more: ask its operators whether they disabled it, else have it registered again (kontor client register), or delete it"
 	case serverconf.Disabled:
 		v.Next = "it carries no messages; have it enabled again when it should (kontor client enable)"
 	case serverconf.Disabling, serverconf.Enabling:
@@ -339,6 +348,9 @@ func (a *API) deleteClient(ctx context.Context, in *struct {
 			return noView()
 		case len(e.Descriptions) > 0:
 			return inUse("delete them first (kontor service delete)", "%s has %d services", c, services(e))
+		}
+		if err := a.forgetRequest(&request.Request{Service: request.ClientReg, Client: c}); err != nil {
+			return err
 		}
 		note(ctx, "delete client %s, status %s", c, e.Status)
 		m.Clients = slices.DeleteFunc(m.Clients, func(e serverconf.ClientEntry) bool { return e.ID == c })

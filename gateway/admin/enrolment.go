@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"kontor/gateway/renewal"
@@ -81,6 +82,45 @@ func (a *API) SetActive(hash pki.CertHash, active bool, why string) error {
 	}
 	tc.Status.Active = active
 	return a.unasked("renew-certificate", "certificate "+hash.Hex(), what, why, a.Token.SetCertificate(hash, tc.Status))
+}
+
+// Register asks the registry to register an authentication certificate, at the
+// address that it knows. What it has declined is not asked for again:
+// renewal.ErrDeclined.
+func (a *API) Register(ctx context.Context, hash pki.CertHash, why string) error {
+	return a.ofItself(hash, "register-certificate", why, func(k *pki.Key, tc pki.TokenCert) (uint64, error) {
+		if reason := a.declined(registrationOf(tc.Cert)); reason != "" {
+			return 0, fmt.Errorf("%w: %s", renewal.ErrDeclined, reason)
+		}
+		return a.requestRegistration(ctx, k, tc, "")
+	})
+}
+
+// Unregister asks the registry to remove an authentication certificate that is
+// not the last one.
+func (a *API) Unregister(ctx context.Context, hash pki.CertHash, why string) error {
+	return a.ofItself(hash, "unregister-certificate", why, func(k *pki.Key, tc pki.TokenCert) (uint64, error) {
+		return a.requestRemoval(ctx, k, tc, false)
+	})
+}
+
+// ofItself sends a request about a certificate that nobody has asked for.
+func (a *API) ofItself(hash pki.CertHash, operation, why string, ask func(*pki.Key, pki.TokenCert) (uint64, error)) error {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	k, tc, ok := a.Token.Certificate(hash)
+	if !ok {
+		return pki.ErrNoCertificate
+	}
+	number, err := ask(k, tc)
+	if errors.Is(err, renewal.ErrDeclined) {
+		return err // was recorded when it was declined
+	}
+	what := "no request"
+	if err == nil {
+		what = fmt.Sprintf("request %d", number)
+	}
+	return a.unasked(operation, "certificate "+hash.Hex(), what, why, err)
 }
 
 // RemoveKey deletes a key that nobody needs any more.

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -134,12 +135,16 @@ func (a *API) certificate(k *pki.Key, tc pki.TokenCert, judged map[string]signer
 			c.Member = s.Member.String()
 		}
 	}
-	c.Next = a.nextOf(&c)
+	c.Next = a.nextOf(&c, tc.Cert)
 	return c
 }
 
 // nextOf says what an operator does next with a certificate.
-func (a *API) nextOf(c *Certificate) string {
+func (a *API) nextOf(c *Certificate, cert *x509.Certificate) string {
+	reason := ""
+	if c.State == pki.StateSaved {
+		reason = a.declined(registrationOf(cert))
+	}
 	switch {
 	case a.Now().After(c.NotAfter):
 		return "it has expired: request a new certificate for a new key, then delete this one"
@@ -149,6 +154,8 @@ func (a *API) nextOf(c *Certificate) string {
 		return "the registry does not list it any more: have it registered again (kontor cert register), or delete it"
 	case c.State == pki.StateRegistrationInProgress:
 		return "wait: it becomes registered when the registry has approved it and published; kontor cert register asks what became of it"
+	case reason != "":
+		return declinedNext(reason, "kontor cert register")
 	case c.State == pki.StateSaved:
 		return "have the registry add it to " + a.Server.String() + " (kontor cert register); it becomes registered when that is published"
 	case !c.Active:

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 
 	"kontor/pki"
@@ -67,62 +68,79 @@ func (a *API) registerCertificate(ctx context.Context, in *struct {
 	if err := in.checkIfGiven(certTag(tc)); err != nil {
 		return nil, err
 	}
-	view, err := a.validView()
+	number, err := a.requestRegistration(ctx, k, tc, in.Body.Address)
 	if err != nil {
 		return nil, err
 	}
+	k, tc, ok := a.Token.Certificate(pki.HashOf(tc.Cert))
+	if !ok {
+		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
+	}
+	shown := a.showCertificate(k, tc)
+	return answer(shown.ETag, Registration{number, shown.Body}), nil
+}
+
+// registrationOf names the registration of an authentication certificate, for
+// what is kept about it.
+func registrationOf(c *x509.Certificate) *request.Request {
+	return &request.Request{Service: request.AuthCertReg, Certificate: c.Raw}
+}
+
+// requestRegistration asks the registry to register an authentication
+// certificate, or what became of that request, and returns its number there.
+// Without an address it is the one that the registry knows. a.asking is held.
+func (a *API) requestRegistration(ctx context.Context, k *pki.Key, tc pki.TokenCert, address string) (uint64, error) {
+	view, err := a.validView()
+	if err != nil {
+		return 0, err
+	}
 	if err := a.registrable(k, tc, view); err != nil {
-		return nil, err
+		return 0, err
 	}
 	r, err := a.newRequest(view, request.AuthCertReg)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	url, leaf, _ := view.Management()
 	if url == "" || leaf == nil {
-		return nil, problem(http.StatusConflict, "no_management", "have the registry set address and certificate of its registration service",
+		return 0, problem(http.StatusConflict, "no_management", "have the registry set address and certificate of its registration service",
 			"the global configuration does not say where authentication certificates are registered")
 	}
-	r.Certificate, r.Address = tc.Cert.Raw, in.Body.Address
+	r.Certificate, r.Address = tc.Cert.Raw, address
 	if server, ok := view.Server(a.Server); ok && r.Address == "" {
 		r.Address = server.Address
 	}
 	if r.Address == "" {
 		kept, _, err := a.keptRequest(r)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		if kept == nil {
-			return nil, invalid("give the address (kontor cert register --address)", "the registry does not know yet at which address others reach this security server")
+			return 0, invalid("give the address (kontor cert register --address)", "the registry does not know yet at which address others reach this security server")
 		}
 		r.Address = kept.Address
 	}
 	owner, err := a.memberCredential(ctx, a.Server.Owner())
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	number, err := a.ask(ctx, request.Registration(url, leaf), r, &request.Credential{Key: k.Signer(), Cert: tc.Cert}, owner)
 	hash := pki.HashOf(tc.Cert)
 	if p, ok := asProblem(err); ok && p.Code == CodeDeclined {
 		note(ctx, "registration of certificate %s: %s", hash.Hex(), p.Detail)
 		if err := a.moveCertificate(hash, pki.StateSaved, pki.StateRegistrationInProgress); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	note(ctx, "register certificate %s of %s at %s, request %d", hash.Hex(), tc.Cert.Subject, r.Address, number)
 	if err := a.moveCertificate(hash, pki.StateRegistrationInProgress, pki.StateSaved, pki.StateGlobalError); err != nil {
-		return nil, err
+		return 0, err
 	}
 	a.Nudge()
-	k, tc, ok := a.Token.Certificate(hash)
-	if !ok {
-		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
-	}
-	shown := a.showCertificate(k, tc)
-	return answer(shown.ETag, Registration{number, shown.Body}), nil
+	return number, nil
 }
 
 // moveCertificate changes the state of a certificate if it is still one of
@@ -162,43 +180,50 @@ func (a *API) unregisterCertificate(ctx context.Context, in *struct {
 	if err := in.check(certTag(tc)); err != nil {
 		return nil, err
 	}
-	view, err := a.validView()
+	number, err := a.requestRemoval(ctx, k, tc, in.Body.Last)
 	if err != nil {
 		return nil, err
 	}
-	hash := pki.HashOf(tc.Cert)
-	if k.Usage() != pki.Authentication {
-		return nil, invalid("delete it (kontor cert delete)", "certificate %s is for signing; such certificates are not registered", hash.Hex()[:16])
-	}
-	server, listed := view.ServerByCertificate(tc.Cert)
-	if listed && server.ID == a.Server && !in.Body.Last && !a.otherUsable(hash) {
-		return nil, inUse("register and activate another one first, or say that it is the last", "no other authentication certificate of this security server can be used")
-	}
-	if !listed && tc.Status.State != pki.StateRegistrationInProgress && tc.Status.State != pki.StateRegistered {
-		return nil, problem(http.StatusConflict, "wrong_state", "delete it (kontor cert delete)", "the registry does not list the certificate")
-	}
-	r, err := a.newRequest(view, request.AuthCertDeletion)
-	if err != nil {
-		return nil, err
-	}
-	r.Certificate = tc.Cert.Raw
-	number, err := a.manage(ctx, view, r)
-	if err != nil {
-		return nil, err
-	}
-	note(ctx, "unregister certificate %s of %s, request %d", hash.Hex(), tc.Cert.Subject, number)
-	if err := a.forgetRequest(&request.Request{Service: request.AuthCertReg, Certificate: tc.Cert.Raw}); err != nil {
-		return nil, err
-	}
-	if err := a.moveCertificate(hash, pki.StateDeletionInProgress, pki.StateSaved, pki.StateRegistrationInProgress, pki.StateRegistered, pki.StateGlobalError); err != nil {
-		return nil, err
-	}
-	k, tc, ok := a.Token.Certificate(hash)
+	k, tc, ok := a.Token.Certificate(pki.HashOf(tc.Cert))
 	if !ok {
 		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
 	}
 	shown := a.showCertificate(k, tc)
 	return answer(shown.ETag, Registration{number, shown.Body}), nil
+}
+
+// requestRemoval asks the registry to remove an authentication certificate; the
+// last one that can be used only if that is said. a.asking is held.
+func (a *API) requestRemoval(ctx context.Context, k *pki.Key, tc pki.TokenCert, last bool) (uint64, error) {
+	view, err := a.validView()
+	if err != nil {
+		return 0, err
+	}
+	hash := pki.HashOf(tc.Cert)
+	if k.Usage() != pki.Authentication {
+		return 0, invalid("delete it (kontor cert delete)", "certificate %s is for signing; such certificates are not registered", hash.Hex()[:16])
+	}
+	server, listed := view.ServerByCertificate(tc.Cert)
+	if listed && server.ID == a.Server && !last && !a.otherUsable(hash) {
+		return 0, inUse("register and activate another one first, or say that it is the last", "no other authentication certificate of this security server can be used")
+	}
+	if !listed && tc.Status.State != pki.StateRegistrationInProgress && tc.Status.State != pki.StateRegistered {
+		return 0, problem(http.StatusConflict, "wrong_state", "delete it (kontor cert delete)", "the registry does not list the certificate")
+	}
+	r, err := a.newRequest(view, request.AuthCertDeletion)
+	if err != nil {
+		return 0, err
+	}
+	r.Certificate = tc.Cert.Raw
+	number, err := a.manage(ctx, view, r)
+	if err != nil {
+		return 0, err
+	}
+	note(ctx, "unregister certificate %s of %s, request %d", hash.Hex(), tc.Cert.Subject, number)
+	if err := a.forgetRequest(registrationOf(tc.Cert)); err != nil {
+		return 0, err
+	}
+	return number, a.moveCertificate(hash, pki.StateDeletionInProgress, pki.StateSaved, pki.StateRegistrationInProgress, pki.StateRegistered, pki.StateGlobalError)
 }
 
 // otherUsable tells whether there is another usable authentication certificate.

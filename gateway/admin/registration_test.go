@@ -5,15 +5,19 @@ package admin_test
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"kontor/gateway/admin"
+	"kontor/gateway/renewal"
 	"kontor/gateway/serverconf"
 	"kontor/pki"
 	"kontor/registry/globalconf"
@@ -437,4 +441,114 @@ func TestOwnerChange(t *testing.T) {
 	w.config.Servers[0].ID = check[id.SecurityServer](t)(id.ParseSecurityServer("DEV/GOV/2002/ss1"))
 	w.publish()
 	w.refused(ask(next), 409, "renamed", "DEV/GOV/2002/ss1")
+}
+
+// What the registry declines is learned without anybody asking, and shown with
+// the reason until there is a new request.
+func TestDeclinedIsShown(t *testing.T) {
+	t.Parallel()
+	w, o, c := joining(t)
+	w.signing()
+	ctx, extra := t.Context(), "DEV/GOV/1001/extra"
+	check[admin.LocalClient](t)(w.root.AddClient(ctx, admin.NewClientEntry{ID: extra}))
+	w.api.Inquire(ctx)
+	if n, _ := o.last(); n != 0 {
+		t.Fatalf("%d requests that nobody sent", n)
+	}
+	register := func() {
+		t.Helper()
+		check[admin.Registration](t)(w.root.RegisterCertificate(ctx, c.Hash, "", admin.NewRegistration{Address: "ss1.example.org"}))
+		check[admin.ClientRequest](t)(w.root.RegisterClient(ctx, extra, "", admin.ClientName{Name: "Extra"}))
+	}
+	next := func() (string, string) {
+		t.Helper()
+		cert, _, err := w.root.Certificate(ctx, c.Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, _, err := w.root.Client(ctx, extra)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert.State + ": " + cert.Next, client.Status + ": " + client.Next
+	}
+	register()
+	w.api.Inquire(ctx)
+	if n, _ := o.last(); n != 4 {
+		t.Errorf("%d requests, want each one twice", n)
+	}
+	o.say(nil, true) // an outage decides nothing
+	w.api.Inquire(ctx)
+	if cert, client := next(); !strings.HasPrefix(cert, pki.StateRegistrationInProgress) || !strings.HasPrefix(client, serverconf.RegistrationInProgress) {
+		t.Error(cert, client)
+	}
+	o.say(&request.Fault{Code: request.CodeDeclined, Text: "Request 7 was declined: who are you?"}, false)
+	w.api.Inquire(ctx)
+	cert, client := next()
+	if !strings.HasPrefix(cert, pki.StateSaved) || !strings.Contains(cert, "who are you?") || !strings.Contains(cert, "kontor cert register") {
+		t.Error(cert)
+	}
+	if !strings.HasPrefix(client, serverconf.Saved) || !strings.Contains(client, "who are you?") || !strings.Contains(client, "kontor client register") {
+		t.Error(client)
+	}
+	asked := 0
+	for _, r := range w.audit() {
+		if r.Operation == "ask-registry" && r.Who == "gateway" {
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d audit records", asked)
+	}
+	o.say(nil, false)
+	register()
+	if cert, client := next(); strings.Contains(cert+client, "who are you?") {
+		t.Error(cert, client)
+	}
+}
+
+// The gateway itself asks for the registration of what it renewed and for the
+// removal of what that replaces, but never for its last certificate, and not
+// again for what was declined.
+func TestRequestsOfItself(t *testing.T) {
+	t.Parallel()
+	w, o, c := joining(t)
+	w.signing()
+	ctx := t.Context()
+	hash := pki.HashOf(w.parse(c.PEM))
+	if err := w.api.Register(ctx, pki.CertHash{}, "renewed"); !errors.Is(err, pki.ErrNoCertificate) {
+		t.Error(err)
+	}
+	if err := w.api.Register(ctx, hash, "renewed"); err != nil {
+		t.Fatal(err)
+	}
+	_, m := o.last()
+	if m.Request.Service != request.AuthCertReg || m.Request.Address != "127.0.0.1" {
+		t.Errorf("%+v", m.Request)
+	}
+	if s, _ := w.state(c.Hash); s != pki.StateRegistrationInProgress {
+		t.Error(s)
+	}
+	o.say(&request.Fault{Code: request.CodeDeclined, Text: "Request 7 was declined: who are you?"}, false)
+	w.api.Inquire(ctx)
+	before, _ := o.last()
+	if err := w.api.Register(ctx, hash, "renewed"); !errors.Is(err, renewal.ErrDeclined) || !strings.Contains(err.Error(), "who are you?") {
+		t.Error(err)
+	}
+	if n, _ := o.last(); n != before {
+		t.Error("asked again for what was declined")
+	}
+	o.say(nil, false)
+	w.list(c)
+	w.api.Follow()
+	w.refused(w.api.Unregister(ctx, hash, "replaced"), 409, guard.CodeInUse, "no other authentication certificate")
+	var outcomes []string
+	for _, r := range w.audit() {
+		if r.Who == "gateway" && (r.Operation == "register-certificate" || r.Operation == "unregister-certificate") {
+			outcomes = append(outcomes, r.Operation+" "+string(r.Outcome))
+		}
+	}
+	if want := []string{"register-certificate done", "unregister-certificate failed"}; !slices.Equal(outcomes, want) {
+		t.Errorf("%q", outcomes)
+	}
 }

@@ -69,15 +69,43 @@ func (a *API) keepRequest(r *request.Request) ([]byte, error) {
 	if err := os.MkdirAll(a.Requests, 0o700); err != nil {
 		return nil, err
 	}
+	if err := removeIfThere(a.declinedFile(r)); err != nil {
+		return nil, err
+	}
 	return soap, guard.WriteFile(a.requestFile(r), soap)
 }
 
 // forgetRequest makes the next request a new one.
 func (a *API) forgetRequest(r *request.Request) error {
-	if err := os.Remove(a.requestFile(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return errors.Join(removeIfThere(a.requestFile(r)), removeIfThere(a.declinedFile(r)))
+}
+
+func removeIfThere(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+// declinedFile holds what the registry said when it declined the last request
+// to a service about a subject.
+func (a *API) declinedFile(r *request.Request) string {
+	return strings.TrimSuffix(a.requestFile(r), ".xml") + ".declined"
+}
+
+// declined returns what the registry said when it declined the last request;
+// empty: it has not.
+func (a *API) declined(r *request.Request) string {
+	text, err := os.ReadFile(a.declinedFile(r))
+	if err != nil { // as a rule there is none; kontor cert and client register tell, too
+		return ""
+	}
+	return string(text)
+}
+
+// declinedNext says what to do after a request was declined.
+func declinedNext(reason, command string) string {
+	return "the registry says: " + reason + "; see to that, then send a new request (" + command + ")"
 }
 
 // ask sends a request to the registry and returns its number there. If the
@@ -119,6 +147,9 @@ func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, a
 			return 0, err
 		}
 		if errors.Is(fault, &request.Fault{Code: request.CodeDeclined}) || errors.Is(fault, &request.Fault{Code: request.CodeRevoked}) {
+			if err := guard.WriteFile(a.declinedFile(r), []byte(fault.Text)); err != nil {
+				return 0, err
+			}
 			return 0, problem(http.StatusConflict, CodeDeclined, "see to the reason, then repeat the call: it sends a new request", "the registry says: %s", fault.Text)
 		}
 		return 0, problem(http.StatusConflict, CodeRefusedThere, "see to the reason, then repeat the call", "the registry refused the request: %s (%s)", fault.Text, fault.Code)

@@ -5,6 +5,8 @@ package admin
 import (
 	"context"
 	"errors"
+	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,11 +24,31 @@ const (
 	statesEvery = 30 * time.Second
 	// newViewEvery is how soon a new global configuration is noticed.
 	newViewEvery = time.Second
+	// inquireEvery is how often the registry is asked what became of requests
+	// that wait; an approval shows earlier, in the global configuration.
+	inquireEvery = 10 * time.Minute
+	// inquirePause is between two such questions: registries take ten a minute.
+	inquirePause = 10 * time.Second
 )
 
 // Run keeps the states of clients and authentication certificates in step with
-// the global configuration until ctx is done.
+// the global configuration until ctx is done, and learns of requests that the
+// registry has declined.
 func (a *API) Run(ctx context.Context) error {
+	var inquiries sync.WaitGroup
+	defer inquiries.Wait()
+	inquiries.Go(func() {
+		every := time.NewTicker(inquireEvery)
+		defer every.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+				a.inquire(ctx, inquirePause)
+			}
+		}
+	})
 	every := time.NewTicker(newViewEvery)
 	defer every.Stop()
 	last, generation := time.Time{}, ""
@@ -51,6 +73,50 @@ func (a *API) Nudge() {
 	select {
 	case a.nudge <- struct{}{}:
 	default:
+	}
+}
+
+// inquire asks the registry what became of the registrations that wait. One
+// that was declined is saved again, and shown with the reason.
+func (a *API) inquire(ctx context.Context, pause time.Duration) {
+	ask := func(r *request.Request, what string, again func() error) bool {
+		a.asking.Lock()
+		_, err := os.Stat(a.requestFile(r))
+		if err == nil { // else another one decided or forgot it meanwhile
+			err = again()
+		}
+		a.asking.Unlock()
+		if p, ok := asProblem(err); ok && p.Code == CodeDeclined {
+			if err := a.unasked("ask-registry", what, p.Detail, "", nil); err != nil {
+				a.Logger.Error("the audit log could not be written", zap.Error(err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+			return true
+		}
+	}
+	for _, k := range a.Token.Keys() {
+		for _, tc := range k.Certificates() {
+			if k.Usage() == pki.Authentication && tc.Status.State == pki.StateRegistrationInProgress &&
+				!ask(registrationOf(tc.Cert), "certificate "+pki.HashOf(tc.Cert).Hex(), func() error {
+					_, err := a.requestRegistration(ctx, k, tc, "")
+					return err
+				}) {
+				return
+			}
+		}
+	}
+	for _, c := range a.Conf.Conf().Clients() {
+		if c.Status == serverconf.RegistrationInProgress &&
+			!ask(&request.Request{Service: request.ClientReg, Client: c.ID}, "client "+c.ID.String(), func() error {
+				_, err := a.requestAboutClient(ctx, c, registration(""))
+				return err
+			}) {
+			return
+		}
 	}
 }
 
@@ -131,7 +197,7 @@ func (a *API) followCertificates(view *globalconf.View) {
 			hash := pki.HashOf(tc.Cert)
 			var err error
 			if tc.Status.State == pki.StateRegistered { // should it ever need a registration again, then a new one
-				err = a.forgetRequest(&request.Request{Service: request.AuthCertReg, Certificate: tc.Cert.Raw})
+				err = a.forgetRequest(registrationOf(tc.Cert))
 			}
 			if err == nil {
 				err = a.Token.SetCertificate(hash, tc.Status)

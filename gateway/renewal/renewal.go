@@ -5,8 +5,9 @@
 //
 // A new certificate becomes active beside the old one: a signing certificate
 // at once, an authentication certificate when the global configuration lists
-// it. The old one is deactivated when the new one can be used: by us, and for
-// authentication also in the eyes of every peer. An operator who decides
+// it, which the registry is asked for. The old one is deactivated when the new
+// one can be used: by us, and for authentication also in the eyes of every
+// peer. A day later the registry is asked to remove it. An operator who decides
 // otherwise later is not contradicted: a certificate is taken over once.
 package renewal
 
@@ -17,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -32,8 +34,13 @@ import (
 	"kontor/registry/id"
 )
 
-// ErrUnknown: no such certificate is looked after.
-var ErrUnknown = errors.New("this gateway gets no such certificate by ACME")
+var (
+	// ErrUnknown: no such certificate is looked after.
+	ErrUnknown = errors.New("this gateway gets no such certificate by ACME")
+	// ErrDeclined: the registry has declined to register a certificate, and is
+	// not asked again.
+	ErrDeclined = errors.New("the registry declined")
+)
 
 const (
 	// lookEvery is how often what has changed is looked at.
@@ -42,6 +49,12 @@ const (
 	sweepEvery = time.Hour
 	// keepKeys is how long keys are kept after their certificates have ended.
 	keepKeys = 30 * 24 * time.Hour
+	// keepListed is how long the registry lists a replaced certificate, which an
+	// operator may need again.
+	keepListed = 24 * time.Hour
+	// The registry is asked again askAgain after a failure, then after twice that
+	// and so on, and at least every askAtLeast.
+	askAgain, askAtLeast = time.Minute, time.Hour
 	// validity is what X-Road asks for.
 	validity = 365 * 24 * time.Hour
 )
@@ -59,6 +72,12 @@ type Certificate struct {
 type Token interface {
 	SetActive(hash pki.CertHash, active bool, why string) error
 	RemoveKey(id, why string) error
+	// Register asks the registry to list an authentication certificate, and does
+	// nothing more when it was asked already: ErrDeclined.
+	Register(ctx context.Context, hash pki.CertHash, why string) error
+	// Unregister asks the registry not to list it any more, but not if nobody
+	// knows this security server by another one.
+	Unregister(ctx context.Context, hash pki.CertHash, why string) error
 }
 
 // Signer tells the usability of every certificate of the token. It fetches OCSP
@@ -106,7 +125,15 @@ type Service struct {
 	entries []*entry
 
 	mu    sync.Mutex // guards taken and its file
-	taken map[string]string
+	taken map[string]takeover
+}
+
+// takeover is what is kept of the last certificate that was taken over.
+type takeover struct {
+	Certificate string `json:"certificate,omitempty"` // SHA-256 in hex
+	// Replaced are certificates that the registry is to remove, and since when
+	// they were replaced.
+	Replaced map[string]time.Time `json:"replaced,omitempty"`
 }
 
 // New makes a Service, which does nothing until Run.
@@ -127,7 +154,7 @@ func New(cfg Config) (*Service, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("renewal: %w", err)
 	}
-	s := &Service{cfg: cfg, taken: map[string]string{}}
+	s := &Service{cfg: cfg, taken: map[string]takeover{}}
 	b, err := os.ReadFile(s.takenFile())
 	if err == nil {
 		err = json.Unmarshal(b, &s.taken)
@@ -173,20 +200,23 @@ func (s *Service) Renew(use pki.Usage, member id.Member) error {
 	return fmt.Errorf("%w: %s of %s", ErrUnknown, use, member)
 }
 
-// The hashes of the certificates that were taken over, by usage and member.
+// What was taken over, by usage and member.
 func (s *Service) takenFile() string { return filepath.Join(s.cfg.Dir, "taken.json") }
 
-func (s *Service) tookOver(e *entry) string {
+func (s *Service) tookOver(e *entry) takeover {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.taken[e.name()]
+	t := s.taken[e.name()]
+	t.Replaced = maps.Clone(t.Replaced)
+	return t
 }
 
-func (s *Service) takeOver(e *entry, hash string) error {
+// takeOver keeps what was or is about to be taken over, durably.
+func (s *Service) takeOver(e *entry, t takeover) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.taken[e.name()]
-	s.taken[e.name()] = hash
+	s.taken[e.name()] = t
 	b, err := json.MarshalIndent(s.taken, "", "  ")
 	if err == nil {
 		err = writeFile(s.takenFile(), append(b, '\n'))
@@ -217,8 +247,10 @@ func writeFile(file string, b []byte) error {
 type entry struct {
 	*Service
 	Certificate
+	change change    // of run alone
+	swept  time.Time // of run alone
 
-	mu      sync.Mutex
+	mu      sync.Mutex     // guards what follows
 	renewer *enrol.Renewer // nil until the global configuration tells the profile
 	waits   string         // for what
 }
@@ -249,7 +281,7 @@ func (e *entry) status() Enrolment {
 	out.RenewAt, out.Failures, out.NextTry, out.Problem = st.RenewAt, st.Failures, st.NextTry, st.Error
 	if st.Certificate != nil {
 		out.Certificate, out.NotAfter = pki.HashOf(st.Certificate).Hex(), st.Certificate.NotAfter
-		out.InUse = e.tookOver(e) == out.Certificate
+		out.InUse = e.tookOver(e).Certificate == out.Certificate
 	}
 	switch {
 	case st.Failures > 0:
@@ -267,8 +299,6 @@ func (e *entry) run(ctx context.Context, token Token) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	g, ctx := errgroup.WithContext(ctx)
-	var swept time.Time
-	var c change
 	for {
 		view := e.cfg.View()
 		if view != nil && view.Valid(e.cfg.Now()) != nil {
@@ -284,20 +314,25 @@ func (e *entry) run(ctx context.Context, token Token) error {
 			}
 		}
 		if r != nil && view != nil {
-			if err := c.step(e, r, view, token); err != nil {
-				e.wait(err.Error())
-				e.cfg.Log.Error("a certificate could not be taken over; it is tried again", zap.String("certificate", e.name()), zap.Error(err))
-			}
-			if now := e.cfg.Now(); now.Sub(swept) >= sweepEvery {
-				swept = now
-				e.sweep(r, view, token)
-			}
+			e.look(ctx, r, view, token)
 		}
 		select {
 		case <-ctx.Done():
 			return g.Wait()
 		case <-ticker.C:
 		}
+	}
+}
+
+// look does what is due. Only run calls it.
+func (e *entry) look(ctx context.Context, r *enrol.Renewer, view *globalconf.View, token Token) {
+	if err := e.change.step(ctx, e, r, view, token); err != nil {
+		e.wait(err.Error())
+		e.cfg.Log.Error("a change of certificates is not done yet; it is tried again", zap.String("certificate", e.name()), zap.Error(err))
+	}
+	if now := e.cfg.Now(); now.Sub(e.swept) >= sweepEvery {
+		e.swept = now
+		e.sweep(r, view, token)
 	}
 }
 
