@@ -19,7 +19,8 @@ var bodySizes = []struct {
 
 const (
 	huge       = 1 << 30
-	hugeRounds = 3
+	bodyRounds = 3
+	hugeRounds = 2
 	hugeDisk   = 16 << 30 // free space that a round of huge bodies needs, with reserve
 )
 
@@ -37,7 +38,7 @@ func (b *bench) bodies() error {
 			for _, s := range c.subjects(size.clients) {
 				subjects = append(subjects, s.carries(down, size.bytes))
 			}
-			rows, err := b.compare(subjects, b.rounds, b.length)
+			rows, err := b.compare(subjects, min(b.rounds, bodyRounds), b.length)
 			if err != nil {
 				return err
 			}
@@ -99,7 +100,7 @@ func (b *bench) bodies() error {
 }
 
 func bodiesTake(o options) time.Duration {
-	return 2*startCost + time.Duration(18*o.rounds)*sampleCost(o.length) + time.Duration(min(o.rounds, hugeRounds))*(startCost+80*time.Second)
+	return 2*startCost + time.Duration(18*min(o.rounds, bodyRounds))*sampleCost(o.length) + time.Duration(min(o.rounds, hugeRounds))*(startCost+95*time.Second)
 }
 
 // Directions of a body.

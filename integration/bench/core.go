@@ -120,7 +120,7 @@ func (b *bench) keys() error {
 	})
 }
 
-func keysLength(o options) time.Duration { return o.length * 2 / 3 }
+func keysLength(o options) time.Duration { return o.length / 2 }
 
 func keysTake(o options) time.Duration {
 	return 2*startCost + time.Duration(22*o.rounds)*sampleCost(keysLength(o))

@@ -92,7 +92,7 @@ func (b *bench) measure(s subject, length time.Duration) (sample, []string, erro
 		if err != nil {
 			return out, nil, err
 		}
-		out.CPU += float64((u.CPU - used[i].CPU).Microseconds()) / float64(r.Exchanges)
+		out.CPU += float64((u.CPU - used[i].CPU).Microseconds()) / float64(r.After)
 		out.RSS[i], out.Peak[i] = u.RSS, u.Peak
 	}
 	if s.pair != nil {

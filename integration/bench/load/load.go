@@ -50,9 +50,10 @@ type Options struct {
 
 // Result is what was measured.
 type Result struct {
-	Exchanges     int // in the measured time
-	All           int // with those before it
-	Elapsed       time.Duration
+	Exchanges     int           // that ended in the measured time
+	Elapsed       time.Duration // that time
+	After         int           // those, and what was then still under way
+	All           int           // all, with those before it
 	P50, P99, Max time.Duration
 	IDs           []string // message ids of some exchanges
 }
@@ -66,7 +67,8 @@ type client struct {
 	br     *bufio.Reader
 	head   []byte
 	buf    []byte
-	took   []time.Duration // of exchanges that began in the measured time
+	took   []time.Duration // of exchanges that ended in the measured time or later
+	late   int             // how many of them ended later
 	all    int
 	lastID string
 	ids    []string
@@ -138,16 +140,29 @@ func Run(ctx context.Context, q Request, o Options) (Result, error) {
 	if failed != nil {
 		return Result{}, failed
 	}
-	r := Result{Elapsed: time.Since(warm)}
+	late := 0
+	r := Result{Elapsed: o.Length}
+	for _, c := range clients {
+		late += c.late
+		r.After += len(c.took)
+	}
+	// Few exchanges that take long: all of them count, and all of their time.
+	long := r.After-late < o.Clients
+	if long {
+		r.Elapsed = time.Since(warm)
+	}
 	var took []time.Duration
 	for _, c := range clients {
+		if !long {
+			c.took = c.took[:len(c.took)-c.late]
+		}
 		took = append(took, c.took...)
 		r.All += c.all
 		r.IDs = append(append(r.IDs, c.ids...), c.lastID)
 	}
 	r.IDs = slices.DeleteFunc(r.IDs, func(id string) bool { return id == "" })
 	if r.Exchanges = len(took); r.Exchanges == 0 {
-		return r, errors.New("no exchange began in the measured time")
+		return r, errors.New("no exchange ended in the measured time or later")
 	}
 	slices.Sort(took)
 	r.P50, r.P99, r.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
@@ -168,8 +183,11 @@ func (c *client) run(q Request, id uint64, warm, end time.Time) error {
 			return err
 		}
 		c.all++
-		if !began.Before(warm) {
-			c.took = append(c.took, time.Since(began))
+		if ended := time.Now(); !ended.Before(warm) {
+			c.took = append(c.took, ended.Sub(began))
+			if ended.After(end) {
+				c.late++
+			}
 		}
 		if q.IDAt > 0 {
 			c.lastID = SOAPID + string(c.head[q.IDAt:q.IDAt+IDDigits])
