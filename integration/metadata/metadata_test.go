@@ -20,8 +20,11 @@ import (
 	"testing"
 	"time"
 
+	"kontor/config"
 	"kontor/gateway/serverconf"
 	"kontor/integration/testnet"
+	"kontor/registry"
+	"kontor/registry/globalconf"
 )
 
 func TestMain(m *testing.M) { os.Exit(testnet.Main(m)) }
@@ -30,6 +33,47 @@ const jsonType = "application/json; charset=utf-8"
 
 // internals are what no public text may show.
 var internals = regexp.MustCompile(`127\.\d|/tmp|\.go:\d|goroutine|dial tcp|read tcp|0x[0-9a-f]{6}|%!`)
+
+// Descriptions from files, and over TLS by the rules of their services.
+func TestGetOpenAPIElsewhere(t *testing.T) {
+	n := testnet.Start(t, testnet.Options{})
+	n.Service.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, openapiJSON) })
+	for name, content := range map[string]string{"x.yaml": "openapi: 3.0.0\nservers: [{url: 'http://10.1.2.3/v1'}]\n", "x.json": openapiJSON} {
+		if err := os.WriteFile(filepath.Join(n.B.Cfg.DataDir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.B.Configure(func(m *serverconf.Model) {
+		pinned, unpinned := testnet.Entry(m, testnet.Population), testnet.Entry(m, testnet.Census)
+		last := len(pinned.Descriptions) - 1
+		secure, no := pinned.Descriptions[last].Services[0].URL, false
+		add := func(e *serverconf.ClientEntry, code, url, file string, verify *bool) {
+			e.Descriptions = append(e.Descriptions, serverconf.DescriptionEntry{Type: serverconf.OpenAPI3, URL: url, File: file,
+				Services: []serverconf.ServiceEntry{{Code: code, URL: secure, VerifyTLS: verify}}})
+		}
+		add(pinned, "yaml", "", "x.yaml", nil)
+		add(pinned, "json", "", "x.json", nil)
+		add(pinned, "gone", "", "gone.yaml", nil)
+		add(pinned, "pinned", secure+"/x", "", nil)
+		add(unpinned, "unpinned", secure+"/x", "", nil)
+		add(unpinned, "unchecked", secure+"/y", "", &no)
+	})
+	const wantYAML, wantJSON = "openapi: 3.0.0\nservers: [{url: '/v1'}]\n", `{"openapi":"3.0.3","servers":[{"url": "/v1"}],"paths":{}}`
+	for _, tt := range []struct{ owner, code, kind, want string }{
+		{provider, "yaml", "application/yaml", wantYAML},
+		{provider, "json", "application/json", wantJSON},
+		{provider, "pinned", "text/plain; charset=utf-8", wantJSON},
+		{testnet.Census, "unchecked", "text/plain; charset=utf-8", wantJSON},
+	} {
+		res := n.Call(testnet.Portal, "GET", testnet.Path(tt.owner+"/getOpenAPI?serviceCode="+tt.code), nil)
+		if res.Status != http.StatusOK || res.Header.Get("Content-Type") != tt.kind || string(res.Body) != tt.want {
+			t.Errorf("%s: %d %v %s", tt.code, res.Status, res.Header, res.Body)
+		}
+	}
+	refused(t, ask(n, testnet.Portal, "getOpenAPI?serviceCode=gone"), "server.serverproxy.internal_error", "cannot be read")
+	refused(t, n.Call(testnet.Portal, "GET", testnet.Path(testnet.Census+"/getOpenAPI?serviceCode=unpinned"), nil),
+		"server.serverproxy.ssl_authentication_failed", "not registered")
+}
 
 // refused checks a fault.
 func refused(t *testing.T, res *testnet.Result, code, cause string) {
@@ -200,6 +244,53 @@ func TestVerificationConf(t *testing.T) {
 		!regexp.MustCompile(`^\{"configurationVersion":"\d+"\}$`).MatchString(got["verificationconf/TEST/shared-params.xml.metadata"]) ||
 		!strings.Contains(got["verificationconf/TEST/shared-params.xml"], "<instanceIdentifier>TEST</instanceIdentifier>") {
 		t.Errorf("%.300q", got)
+	}
+
+	// Verifiers read the folder as it is.
+	dir := t.TempDir()
+	for name, content := range got {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	view, err := globalconf.LoadDir(filepath.Join(dir, "verificationconf"))
+	if err != nil || view.Instance() != testnet.Instance || !view.Known(testnet.ClientID(testnet.Portal)) {
+		t.Errorf("%v %v", view, err)
+	}
+}
+
+// The clients of an instance are listed by whoever has its configuration.
+func TestFederatedClients(t *testing.T) {
+	federate := func(_ string, c *config.Gateway) { c.GlobalConf.Federations = []string{"all"} }
+	n := testnet.Start(t, testnet.Options{Gateway: federate})
+	other := testnet.Start(t, testnet.Options{Instance: "PARTNER"})
+	list := func() string { return string(n.Call("", "GET", "/listClients?xRoadInstance=PARTNER", nil).Body) }
+	if got := list(); !strings.Contains(got, "server.clientproxy.internal_error") {
+		t.Errorf("before: %s", got)
+	}
+	anchor, err := other.Registry().ExternalAnchor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Apply(&registry.TrustAnchor{Instance: "PARTNER", Anchor: anchor})
+	testnet.Eventually(t, func() error {
+		if got := list(); !strings.Contains(got, "<id:xRoadInstance>PARTNER</id:xRoadInstance>") || strings.Contains(got, ">TEST<") {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	valid(t, []byte(list()))
+	if got := string(n.Call("", "GET", "/listClients", nil).Body); strings.Contains(got, "PARTNER") {
+		t.Error("the own instance lists clients of the other")
+	}
+	res := n.Call("", "GET", "/verificationconf", nil)
+	z, err := zip.NewReader(bytes.NewReader(res.Body), int64(len(res.Body)))
+	if err != nil || len(z.File) != 5 {
+		t.Errorf("%v, %+v", err, z)
 	}
 }
 
