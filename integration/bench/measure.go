@@ -107,24 +107,35 @@ func (b *bench) measure(s subject, length time.Duration) (sample, []string, erro
 	return out, r.IDs, nil
 }
 
-// compare measures subjects in turns and reports a row for each. From every
+// evidence names messages whose evidence is to be verified.
+type evidence map[*world.Pair][]string
+
+// compare measures subjects in turns and returns a row for each. From every
 // round a message of every Kontor chain is taken; the evidence of these is
 // verified at the end, on both sides.
 func (b *bench) compare(subjects []subject, rounds int, length time.Duration) ([]row, error) {
+	rows, messages, err := b.inTurns(subjects, rounds, length)
+	if err != nil {
+		return nil, err
+	}
+	return rows, b.verify(messages)
+}
+
+func (b *bench) inTurns(subjects []subject, rounds int, length time.Duration) ([]row, evidence, error) {
 	rows := make([]row, len(subjects))
-	ids := map[*world.Pair][]string{}
+	messages := evidence{}
 	for i, s := range subjects {
 		rows[i] = row{What: s.what, Clients: s.clients, Bytes: s.bytes, Reference: s.reference}
 	}
 	for r := range rounds {
 		for i, s := range subjects {
-			v, seen, err := b.measure(s, length)
+			v, ids, err := b.measure(s, length)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			rows[i].Samples = append(rows[i].Samples, v)
-			if len(seen) > 0 {
-				ids[s.pair] = append(ids[s.pair], seen[rand.IntN(len(seen))])
+			if len(ids) > 0 {
+				messages[s.pair] = append(messages[s.pair], ids[rand.IntN(len(ids))])
 			}
 			b.say("round %d/%d  %-34s %4d clients %9.1f/s  p50 %-9s p99 %-9s %6.0f µs CPU%s", r+1, rounds, s.what, s.clients, v.Rate,
 				short(v.P50), short(v.P99), v.CPU, megabytes(v.MBps))
@@ -140,17 +151,21 @@ func (b *bench) compare(subjects []subject, rounds int, length time.Duration) ([
 			b.report.note("%s, %d clients: %d of %d exchanges fell back to the other transport.", rows[i].What, rows[i].Clients, elsewhere, count)
 		}
 	}
-	for pair, list := range ids {
-		slices.Sort(list)
-		list = slices.Compact(list)
-		n, err := pair.Verify(b.ctx, list[:min(len(list), maxVerified)])
+	return rows, messages, nil
+}
+
+func (b *bench) verify(messages evidence) error {
+	for pair, ids := range messages {
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
+		n, err := pair.Verify(b.ctx, ids[:min(len(ids), maxVerified)])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		b.report.verified(n)
 		b.say("verified %d containers of %s, of both sides", n, pair.Name)
 	}
-	return rows, nil
+	return nil
 }
 
 // maxVerified bounds how many messages of one chain are verified.

@@ -83,7 +83,7 @@ func (r *report) add(title string, rows []row) {
 	sized := slices.ContainsFunc(rows, func(r row) bool { return r.Bytes > 0 })
 	t := table{Title: title, Header: []string{"what", "clients", "req/s", "ratio", "p50", "p99", "max", "CPU µs per exchange, both sides", "RSS MB, consumer's / provider's side"}}
 	if sized {
-		t.Header = []string{"what", "clients", "MB/s", "ratio", "p50", "CPU ms per exchange, both sides", "peak RSS MB, consumer's / provider's side"}
+		t.Header = []string{"what", "clients", "req/s", "MB/s", "ratio", "p50", "CPU ms per exchange, both sides", "peak RSS MB, consumer's / provider's side"}
 	}
 	for _, v := range rows {
 		ratio := "–"
@@ -103,15 +103,27 @@ func (r *report) add(title string, rows []row) {
 		p50 := d(func(s sample) time.Duration { return s.P50 })
 		cpu := v.median(func(s sample) float64 { return s.CPU })
 		if sized {
-			t.Rows = append(t.Rows, []string{v.What, fmt.Sprint(v.Clients), fmt.Sprintf("%.0f", v.median(func(s sample) float64 { return s.MBps })), ratio, p50,
+			t.Rows = append(t.Rows, []string{v.What, fmt.Sprint(v.Clients), three(v.median(func(s sample) float64 { return s.Rate })),
+				three(v.median(func(s sample) float64 { return s.MBps })), ratio, p50,
 				fmt.Sprintf("%.1f", cpu/1000), mb(func(s sample) [2]int64 { return s.Peak })})
 			continue
 		}
-		t.Rows = append(t.Rows, []string{v.What, fmt.Sprint(v.Clients), fmt.Sprintf("%.0f", v.median(func(s sample) float64 { return s.Rate })), ratio, p50,
+		t.Rows = append(t.Rows, []string{v.What, fmt.Sprint(v.Clients), three(v.median(func(s sample) float64 { return s.Rate })), ratio, p50,
 			d(func(s sample) time.Duration { return s.P99 }), d(func(s sample) time.Duration { return s.Max }), fmt.Sprintf("%.0f", cpu),
 			mb(func(s sample) [2]int64 { return s.RSS })})
 	}
 	r.table(t)
+}
+
+// three writes a number with about three digits.
+func three(v float64) string {
+	switch {
+	case v < 1:
+		return fmt.Sprintf("%.2g", v)
+	case v < 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
 }
 
 // compareWith sets the ratio to the reference.
