@@ -66,6 +66,7 @@ func (n *Network) newGateway(name, server, ip, prepared string, change func(stri
 	c.Listen.Peer, c.Listen.OCSP = ip+":5500", ip+":5577"
 	c.Listen.Metrics = ip + ":9100"
 	c.Peers.Port, c.Peers.OCSPPort = 5500, 5577
+	c.Tunnel.Transport, c.Tunnel.StreamWindow, c.Tunnel.ConnectionWindow = "auto", 16<<20, 48<<20
 	c.GlobalConf.Interval = pollInterval
 	c.MessageLog.Bodies = true
 	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 16<<20, 64<<10, 1<<20
