@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ee.ria.xroad.common.asic.AsicContainerVerifier;
+import ee.ria.xroad.common.identifier.ClientId;
+
+import org.niis.xroad.globalconf.GlobalConfProvider;
+import org.niis.xroad.globalconf.impl.FileSystemGlobalConfSource;
+import org.niis.xroad.globalconf.impl.GlobalConfImpl;
+
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.lang.reflect.InvocationTargetException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.TreeSet;
+
+/**
+ * Asks X-Road's own classes to judge what Kontor made. A line on standard
+ * input is a question, its words parted by tabs; a line on standard output is
+ * the answer: "yes" or "no", then what there is to say.
+ */
+public final class Judge {
+    public static void main(String[] args) throws Exception {
+        var out = System.out;
+        System.setOut(System.err); // whatever the classes print is no answer
+        var in = new BufferedReader(new InputStreamReader(System.in, "UTF-8"));
+        for (String line; (line = in.readLine()) != null;) {
+            String answer;
+            try {
+                answer = "yes\t" + ask(line.split("\t"));
+            } catch (Exception | LinkageError e) {
+                Throwable cause = e;
+                while (cause instanceof InvocationTargetException && cause.getCause() != null) {
+                    cause = cause.getCause();
+                }
+                answer = "no\t" + cause.toString().replaceAll("\\s+", " ");
+            }
+            out.println(answer);
+            out.flush();
+        }
+    }
+
+    private static String ask(String[] q) throws Exception {
+        return switch (q[0]) {
+            case "container" -> container(q[1], q[2]);
+            case "shared" -> schema("SharedParametersSchemaValidatorV" + q[1], q[2]);
+            case "private" -> schema("PrivateParametersSchemaValidatorV" + (q[1].equals("2") ? "2" : "3"), q[2]);
+            case "download" -> download(q[1], Integer.parseInt(q[2]), q[3]);
+            case "network" -> network(load(q[1]));
+            default -> throw new IllegalArgumentException(q[0]);
+        };
+    }
+
+    private static GlobalConfProvider load(String dir) {
+        System.setProperty("xroad.common.configuration-path", dir);
+        return new GlobalConfImpl(new FileSystemGlobalConfSource(dir));
+    }
+
+    /** Verifies a container as asicverifier does; tells signer and time. */
+    private static String container(String dir, String file) throws Exception {
+        var v = new AsicContainerVerifier(load(dir), file);
+        v.verify();
+        return v.getSignerName() + "\t" + v.getTimestampDate().toInstant() + "\t" + v.getSignerCert().getPublicKey().getAlgorithm()
+                + "\t" + String.join(", ", v.getAttachmentHashes());
+    }
+
+    private static String schema(String validator, String file) throws Exception {
+        Class.forName("org.niis.xroad.globalconf.model." + validator).getMethod("validate", String.class)
+                .invoke(null, Files.readString(Path.of(file)));
+        return "";
+    }
+
+    /** Downloads a version of the global configuration with X-Road's configuration client. */
+    private static String download(String anchor, int version, String dir) throws Exception {
+        System.setProperty("xroad.proxy.configuration-anchor-file", anchor);
+        System.setProperty("xroad.common.configuration-path", dir);
+        Files.createDirectories(Path.of(dir));
+        var type = Class.forName("org.niis.xroad.confclient.core.ConfigurationClient");
+        var client = type.getConstructor(String.class, int.class).newInstance(dir, version);
+        var result = type.getMethod("execute").invoke(client);
+        return String.valueOf(result.getClass().getMethod("isSuccess").invoke(result));
+    }
+
+    /** Tells what a security server would read out of the configuration. */
+    private static String network(GlobalConfProvider conf) throws Exception {
+        conf.verifyValidity();
+        var facts = new TreeSet<String>();
+        var instance = conf.getInstanceIdentifier();
+        facts.add("instance " + instance);
+        for (var m : conf.getMembers(instance)) {
+            facts.add("client " + m.id() + " " + m.name() + ", " + m.subsystemName());
+        }
+        for (var s : conf.getSecurityServers(instance)) {
+            facts.add("server " + s + " " + conf.getSecurityServerAddress(s) + " of " + conf.getServerOwner(s));
+            for (var m : conf.getMembers(instance)) {
+                if (conf.isSecurityServerClient(m.id(), s)) {
+                    facts.add("registered " + m.id() + " at " + s);
+                }
+            }
+        }
+        for (var ca : conf.getAllCaCerts(instance)) {
+            for (var url : conf.getOcspResponderAddressesForCaCertificate(ca)) {
+                facts.add("ocsp " + url + " of " + ca.getSubjectX500Principal().getName());
+            }
+        }
+        for (var ca : conf.getApprovedCAs(instance)) {
+            facts.add("ca " + ca.getName() + " " + ca.getCertificateProfileInfo());
+        }
+        for (var url : conf.getApprovedTspUrls(instance)) {
+            facts.add("tsa " + url + " " + conf.getApprovedTspName(instance, url));
+        }
+        for (var cert : conf.getTspCertificates()) {
+            facts.add("tsa certificate " + cert.getSubjectX500Principal().getName());
+        }
+        for (var c : conf.getMemberClasses(instance)) {
+            facts.add("class " + c);
+        }
+        for (var g : conf.getGlobalGroups(instance)) {
+            facts.add("group " + g.id() + " " + g.description());
+            for (var m : conf.getMembers(instance)) {
+                if (conf.isSubjectInGlobalGroup(m.id(), g.id())) {
+                    facts.add("has " + m.id() + " " + g.id());
+                }
+            }
+        }
+        facts.add("management " + conf.getManagementRequestService() + " " + conf.getManagementRequestServiceAddress());
+        facts.add("freshness " + conf.getOcspFreshnessSeconds());
+        facts.add("timestamping " + conf.getTimestampingIntervalSeconds());
+        return String.join("\t", facts);
+    }
+}
