@@ -5,10 +5,10 @@ FUZZTIME ?= 30s
 # The race detector needs a C compiler; without one the tests run without it.
 RACE  := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build demo test check bench fuzz integration transcript generate clean
+.PHONY: help build demo test check bench bench-compare fuzz integration transcript generate clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build kontor and kontor-verify into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/kontor ./cmd/kontor-verify
@@ -28,7 +28,7 @@ check: ## formatting, vet, linters, house rules, generated files
 	go generate ./... && git diff --exit-code -- docs/faults.md
 
 integration: build ## tests with real processes and strangers' tools: kill -9, xmlsec1, openssl, curl, zeep; GovStack's with KONTOR_GOVSTACK_HARNESS=…/test/openAPI
-	KONTOR_KILLS=20 KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 30m ./integration/...
+	KONTOR_KILLS=20 KONTOR_REGISTRY_KILLS=50 KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 30m ./integration/...
 
 transcript: build ## the operator's guide, typed into a shell on a blank folder
 	KONTOR_BIN=$(CURDIR)/$(BIN) go test -count=1 -v -timeout 15m ./integration/transcript
@@ -48,6 +48,9 @@ bench: build ## measure beside reference chains; BENCH=quick: the core compariso
 	@mkdir -p $(BIN)/bench
 	@go build -o $(BIN)/bench/ ./integration/bench
 	@$(BIN)/bench/bench -bin $(BIN) -cache $(BIN)/bench -docs docs/benchmarks.md $(BENCHFLAGS) $(BENCH)
+
+bench-compare: ## benchmarks of the packages on BASE=COMMIT and now, compared by benchstat
+	@integration/bench/compare.sh "$(BASE)" $(BIN)/bench
 
 generate: ## regenerate docs/faults.md
 	go generate ./...
