@@ -273,7 +273,13 @@ func TestGenerationsOnlyGrow(t *testing.T) {
 	fill(t, r, ecosystem(newAuthority("Test CA")))
 	publish(t, r)
 	before := directory(t, r, files(t, dir), registry.Internal, 6).Parts[1].Location
+	if w := r.Status().Warning; w != "" {
+		t.Errorf("warning %q", w)
+	}
 	clk.advance(-24 * time.Hour)
+	if w := r.Status().Warning; !strings.Contains(w, "the clock of this machine says") {
+		t.Errorf("warning %q of a clock that is a day behind", w)
+	}
 	rename(t, r, "New name")
 	publish(t, r)
 	if after := directory(t, r, files(t, dir), registry.Internal, 6).Parts[1].Location; after <= before {

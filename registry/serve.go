@@ -5,6 +5,7 @@ package registry
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -144,7 +145,11 @@ type Status struct {
 	Failed    time.Time `json:"failed,omitzero"`    // last attempt, if it failed
 	Error     string    `json:"error,omitempty"`    // why it failed
 	Healthy   bool      `json:"healthy"`            // a valid configuration is published, the last attempt succeeded, and the journal can be read
+	Warning   string    `json:"warning,omitempty"`  // what is odd, and may keep gateways from using what is published
 }
+
+// clockTolerance is how far clocks of nodes may differ without a word.
+const clockTolerance = time.Minute
 
 // Status returns the condition at this moment.
 func (r *Registry) Status() Status {
@@ -153,6 +158,10 @@ func (r *Registry) Status() Status {
 		Instance: st.instance, Node: r.cfg.Node, Entries: st.number,
 		Published: p.number, At: p.at, Expires: p.expires, Versions: p.versions, Failed: p.failed,
 		Healthy: p.err == nil && r.cfg.Now().Before(p.expires),
+	}
+	if now := r.cfg.Now(); st.time.After(now.Add(clockTolerance)) {
+		s.Warning = fmt.Sprintf("the clock of this machine says %s, but the last change is of %s; set it right, or gateways take what is published for outdated",
+			now.UTC().Format(time.RFC3339), st.time.UTC().Format(time.RFC3339))
 	}
 	if p.err != nil {
 		s.Error = p.err.Error()

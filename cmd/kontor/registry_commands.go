@@ -40,6 +40,9 @@ func newRegistryStatus(a *registryAPI) *cobra.Command {
 		if s.Error != "" {
 			lines = append(lines, [2]string{"Last failure", s.Error})
 		}
+		if s.Warning != "" {
+			lines = append(lines, [2]string{"Warning", s.Warning})
+		}
 		if err := a.show(c, s, lines...); err != nil || s.Healthy {
 			return err
 		}
