@@ -73,6 +73,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return nil, err
 	}
+	x.own = address(view, g.server)
 
 	req, src, err := g.readClient(r, in, view.Instance()) // 1
 	if err != nil {
@@ -88,7 +89,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return nil, err
 	}
-	x.own, x.opposite = address(view, g.server), servers[0].Address
+	x.opposite = servers[0].Address
 	auth, err := g.signer.Auth(view)
 	if err != nil {
 		return nil, fault.Wrap(fault.SSLAuthenticationFailed, err,

@@ -54,6 +54,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	if err != nil {
 		return err
 	}
+	x.own = address(view, g.server)
 	want := message.SOAPRequest
 	if r.Header.Get("X-Road-Message-Type") == "REST" {
 		want = message.RESTRequest
@@ -88,7 +89,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return fault.Wrap(fault.SSLAuthenticationFailed.In(fault.ServiceFailed), err,
 			"Security server of client %s is not authenticated: %s", req.Client.LogString(), peerCause(err))
 	}
-	x.Peer, x.own, x.opposite = peer.Server.ID, address(view, g.server), peer.Server.Address
+	x.Peer, x.opposite = peer.Server.ID, peer.Server.Address
 
 	if err := msg.readRest(&x.In); err != nil { // 3
 		return err

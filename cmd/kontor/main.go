@@ -75,6 +75,7 @@ Start with "kontor sandbox": a whole ecosystem on this machine.`,
 	})
 	root.AddCommand(
 		newSandbox(),
+		newCall(),
 		newGateway(),
 		newRegistry(),
 		newMemberClass(),

@@ -10,11 +10,18 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"kontor/integration/testnet"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"kontor": main})
+	testscript.Main(withNetworks{m}, map[string]func(){"kontor": main})
 }
+
+// withNetworks cleans up after tests that run a network.
+type withNetworks struct{ *testing.M }
+
+func (m withNetworks) Run() int { return testnet.Main(m.M) }
 
 // TestScripts runs the commands as operators do.
 func TestScripts(t *testing.T) {
