@@ -64,11 +64,11 @@ type answer struct {
 // response, whose content the caller closes. The numbers are those of
 // docs/design/message-path.md.
 func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Request, in *idleBody) (*answer, error) {
-	leave, err := enter(g.client)
+	slot, err := g.client.enter(host(x.Remote))
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
+	defer slot.leave()
 	view, err := g.View()
 	if err != nil {
 		return nil, err
@@ -83,6 +83,9 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	x.note(req)
 	if err := g.conf.Conf().AuthenticateClient(req.Client, r.TLS != nil, peerCertificate(r)); err != nil {
 		return nil, clientFault(req, err)
+	}
+	if err := slot.pass(req.Client); err != nil {
+		return nil, err
 	}
 
 	servers, err := providers(view, req) // 2

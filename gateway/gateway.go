@@ -65,7 +65,8 @@ type Config struct {
 // Limits bound what one exchange may cost. Zero values mean the defaults.
 type Limits struct {
 	// Exchanges is the most exchanges under way at once on each side; one more
-	// is refused. Default 1024.
+	// is refused. One client or peer alone may have four fifths of them, less as
+	// others come. Default 1024.
 	Exchanges int
 	// Idle is how long a client, peer or service may leave a transfer without
 	// progress. Default 60 s.
@@ -117,8 +118,8 @@ type Gateway struct {
 	tracer   *tracing.Tracer
 
 	services serviceClients
-	client   chan struct{} // slots of exchanges under way as client proxy
-	provider chan struct{} // … and as server proxy
+	client   *slots // exchanges under way as client proxy
+	provider *slots // … and as server proxy
 	draining sync.WaitGroup
 }
 
@@ -146,8 +147,8 @@ func New(cfg Config) (*Gateway, error) {
 		server: cfg.Server, newest: cfg.View, conf: cfg.Conf, signer: cfg.Signer, tunnel: cfg.Tunnel,
 		peers: cfg.Peers, log: cfg.Log, spool: cfg.Spool, verifier: cfg.Verifier,
 		faults: cfg.Faults, limits: limits, metrics: cfg.Metrics, logger: cfg.Logger, now: cfg.Now, builtins: provided, records: cfg.Records, tracer: cfg.Tracer,
-		client:   make(chan struct{}, limits.Exchanges),
-		provider: make(chan struct{}, limits.Exchanges),
+		client:   newSlots(limits.Exchanges),
+		provider: newSlots(limits.Exchanges),
 	}, nil
 }
 
@@ -197,16 +198,6 @@ func (g *Gateway) append(ctx context.Context, r *msglog.Record) error {
 		return fault.Wrap(fault.LoggingFailed, err, "The message was not logged: the disk of the message log is full")
 	}
 	return fault.Wrap(fault.LoggingFailed, err, "The message was not logged")
-}
-
-// enter takes a slot, or refuses: a queue without end helps nobody.
-func enter(slots chan struct{}) (leave func(), err error) {
-	select {
-	case slots <- struct{}{}:
-		return func() { <-slots }, nil
-	default:
-		return nil, fault.New(fault.ServiceUnavailable, "This security server is at its limit of %d exchanges at once", cap(slots))
-	}
 }
 
 func newUUID() string { return uuid.NewString() }

@@ -42,11 +42,11 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 // service answer it and sends the signed response. The numbers are those of
 // docs/design/message-path.md.
 func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Request, in io.Reader, out *responseWriter) error {
-	leave, err := enter(g.provider)
+	slot, err := g.provider.enter(host(x.Remote))
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer slot.leave()
 	if r.Method != http.MethodPost {
 		return fault.New(fault.InvalidHTTPMethod, "Must use POST request method instead of %s", r.Method)
 	}

@@ -159,7 +159,7 @@ var table = []Entry{
 		"As an infix: the service or the peer's message caused the fault. Alone: the service did not answer as it should.",
 		"read the rest of the code; then check the service behind the provider's security server"},
 	{groupAccess, ServiceUnavailable,
-		"The security server is at its limit of exchanges at once. This code is Kontor's own.",
+		"The security server is at its limit of exchanges at once, or the client at its share of them. This code is Kontor's own.",
 		"try again later; if it happens often, raise the limit or add a security server"},
 	{groupAccess, InvalidSecurityServer,
 		"The security server named in the request is unknown or does not serve the provider.",

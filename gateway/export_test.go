@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+// Slots are the shares of exchanges under way.
+type Slots = slots
+
+// Slot is one of them.
+type Slot = slot
+
+// NewSlots returns that many.
+func NewSlots(limit int) *Slots { return newSlots(limit) }
+
+// Enter takes one.
+func (s *slots) Enter(user any) (*Slot, error) { return s.enter(user) }
+
+// Held tells how many are taken, and by how many users.
+func (s *slots) Held() (total, users int) { return s.total, len(s.held) }
+
+// Pass gives it to another user.
+func (t *slot) Pass(user any) error { return t.pass(user) }
+
+// Leave gives it back.
+func (t *slot) Leave() { t.leave() }
