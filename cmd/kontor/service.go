@@ -278,9 +278,41 @@ func showDifferences(w io.Writer, d admin.Differences) {
 	for _, v := range d.Differences {
 		fmt.Fprintln(w, strings.Join(strings.Fields(v.Kind+" "+v.Service+" "+v.Method+" "+v.Path+" "+v.What), " "))
 	}
-	for _, r := range d.RightsLost {
+	showLost(w, d.RightsLost)
+}
+
+func showLost(w io.Writer, rights []admin.Right) {
+	for _, r := range rights {
 		fmt.Fprintf(w, "lost: right %s of %s to %s %s %s\n", r.ID, who(r), r.Service, r.Method, r.Path)
 	}
+}
+
+// showRights shows the rights that go with a description: to services of which
+// no other description has a version.
+func showRights(c *cobra.Command, api *admin.Client, d admin.Description) error {
+	all, err := api.Services(c.Context(), d.Client)
+	if err != nil {
+		return err
+	}
+	code := func(s admin.Service) string { name, _, _ := strings.Cut(s.Name, "/"); return name }
+	kept := map[string]bool{}
+	for _, s := range all {
+		if s.Description != d.ID {
+			kept[code(s)] = true
+		}
+	}
+	for _, s := range d.Services {
+		if kept[code(s)] || s.Rights == 0 {
+			continue
+		}
+		kept[code(s)] = true // once for all versions
+		rights, err := api.Access(c.Context(), d.Client, code(s), "")
+		if err != nil {
+			return err
+		}
+		showLost(c.ErrOrStderr(), rights)
+	}
+	return nil
 }
 
 func newServiceSet(gw *gatewayFlags, output *string) *cobra.Command {
@@ -393,7 +425,10 @@ func newServiceDelete(gw *gatewayFlags) *cobra.Command {
 			if err := whole(d, a[0], all); err != nil {
 				return err
 			}
-			if err := confirm(c, yes, "Delete %s, and %d rights", serviceNames(d), rightsOf(d)); err != nil {
+			if err := showRights(c, api, d); err != nil {
+				return err
+			}
+			if err := confirm(c, yes, "Delete %s, and the rights to them", serviceNames(d)); err != nil {
 				return err
 			}
 			if err := api.DeleteDescription(c.Context(), d.Client, d.ID, etag); err != nil {

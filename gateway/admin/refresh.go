@@ -79,7 +79,11 @@ func (a *API) refreshDescription(ctx context.Context, in *struct {
 			d.URL = ""
 		}
 		note(ctx, "client %s: refresh %s", c.ID, nameOf(&c.Descriptions[i]))
-		for _, v := range r.differences {
+		for i, v := range r.differences {
+			if i == maxNoted {
+				note(ctx, "and %d differences more", len(r.differences)-i)
+				break
+			}
 			note(ctx, "%s", strings.Join(strings.Fields(fmt.Sprint(v.Kind, " ", v.Service, " ", v.Method, " ", v.Path, " ", v.What)), " "))
 		}
 		first = entryName(&c.Descriptions[i].Services[0])
@@ -119,6 +123,9 @@ func (a *API) planOnly(now *serverconf.Description, plan func(*serverconf.Client
 	}
 	return plan(c, i)
 }
+
+// maxNoted bounds the differences in an audit record.
+const maxNoted = 100
 
 // refresh is what a document makes of a description.
 type refresh struct {
