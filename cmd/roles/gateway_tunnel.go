@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 
 	"go.uber.org/zap"
@@ -41,7 +42,26 @@ func listenQUIC(cfg *config.Gateway, sc tunnel.ServerConfig) (*quicListener, err
 	if err != nil {
 		return nil, fmt.Errorf("listen.peer: %w; free the UDP port, or set tunnel.transport to https", err)
 	}
+	if err := growBuffer(socket, sc.Log); err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
 	return &quicListener{server, socket, sc.Log}, nil
+}
+
+// udpBuffer is what quic-go wants a socket's buffer to hold.
+const udpBuffer = 7 << 20
+
+// growBuffer warns, in place of quic-go, of a kernel that keeps too little.
+func growBuffer(socket net.PacketConn, log *zap.Logger) error {
+	if err := os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true"); err != nil {
+		return err
+	}
+	got, err := growUDPBuffer(socket.(*net.UDPConn), udpBuffer)
+	if err != nil || got < udpBuffer {
+		log.Warn("the kernel keeps few UDP packets, so QUIC is slower than it could be; run: sysctl net.core.rmem_max=7500000 net.core.wmem_max=7500000",
+			zap.Int("bytes", got), zap.Error(err))
+	}
+	return nil
 }
 
 func windows(cfg *config.Gateway) tunnel.Windows {

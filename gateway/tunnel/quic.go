@@ -67,10 +67,10 @@ const (
 
 	// keepAlive is after how much silence a peer is asked whether it is there;
 	// one that does not answer gets no further exchanges after maxSilence, and
-	// its connection ends after quicIdle.
+	// its connection ends after quicIdle: an interruption may pass before.
 	keepAlive  = 2500 * time.Millisecond
 	maxSilence = 4 * time.Second
-	quicIdle   = 10 * time.Second
+	quicIdle   = 30 * time.Second
 	// unusedTime is how long a connection is kept that nobody uses.
 	unusedTime = 5 * time.Minute
 
@@ -85,9 +85,9 @@ const (
 	lastBackOff  = 10 * time.Minute
 	briefly      = 10 * time.Second
 
-	// maxStreams bounds the exchanges of one connection. When half of crowded
-	// is under way on each, another connection is made, as one has no more than
-	// one processor at each end.
+	// maxStreams bounds the exchanges of one connection. When so many that it is
+	// crowded are under way on each, another connection is made, as one has no
+	// more than one processor at each end.
 	maxStreams = 256
 	crowded    = 64
 	// maxUniStreams is more than the three that HTTP/3 has.
