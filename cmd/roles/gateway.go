@@ -312,8 +312,8 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	g.Go(func() error { return reloadOnHangup(ctx, log, conf) })
 	g.Go(func() error {
 		return serve(ctx, log, []endpoint{
-			{key: "listen.consumer", addr: cfg.Listen.Consumer, handler: consumerHandler(gw, messages, conf, log)},
-			{key: "listen.consumer_tls", addr: cfg.Listen.ConsumerTLS, handler: consumerHandler(gw, messages, conf, log),
+			{key: "listen.consumer", addr: cfg.Listen.Consumer, handler: consumerHandler(gw, messages, conf, fault.Style(cfg.Faults.Style), log)},
+			{key: "listen.consumer_tls", addr: cfg.Listen.ConsumerTLS, handler: consumerHandler(gw, messages, conf, fault.Style(cfg.Faults.Style), log),
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}, ClientAuth: tls.RequestClientCert}},
 			{key: "listen.peer", addr: cfg.Listen.Peer, handler: tunnel.HTTPSHandler(peerHandler, offered, tunnels), tls: tunnel.ServerTLS(identity, global.View)},
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
@@ -349,7 +349,7 @@ func firstUpdate(ctx context.Context, global *globalconf.Client, now time.Time) 
 
 // consumerHandler serves local information systems: messages, signed documents,
 // and who is in the network.
-func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf.Store, log *zap.Logger) http.Handler {
+func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf.Store, spelling fault.Style, log *zap.Logger) http.Handler {
 	asicHandler := msglog.Handler(msglog.HandlerConfig{Log: messages, Logger: log.Named("asic"),
 		Authenticate: func(r *http.Request, client id.Client) error {
 			var peer *x509.Certificate
@@ -359,7 +359,7 @@ func consumerHandler(gw *gateway.Gateway, messages *msglog.Log, conf *serverconf
 			return conf.Conf().AuthenticateClient(client, r.TLS != nil, peer)
 		}})
 	documents := map[string]http.Handler{
-		"/asic": asicHandler, "/listClients": metaservice.ListClients(gw.View), "/verificationconf": metaservice.VerificationConf(gw.View),
+		"/asic": asicHandler, "/listClients": metaservice.ListClients(gw.View, spelling), "/verificationconf": metaservice.VerificationConf(gw.View, spelling),
 	}
 	// Not a ServeMux: it cleans paths, and those of messages are not ours to clean.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,12 +18,13 @@ import (
 // ListClients serves X-Road's "GET /listClients": the members and subsystems of
 // the instance, or of the federated one that the parameter xRoadInstance names.
 // The answer is JSON if the asker accepts application/json, whatever else it
-// prefers, and otherwise XML. The path is not examined.
-func ListClients(view func() (*globalconf.View, error)) http.Handler {
+// prefers, and otherwise XML. spelling is that of codes of faults. The path is not
+// examined.
+func ListClients(view func() (*globalconf.View, error), spelling fault.Style) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := view()
 		if err != nil {
-			refuse(w, err)
+			refuse(w, spelling, err)
 			return
 		}
 		instance := r.URL.Query().Get("xRoadInstance")
@@ -31,7 +32,7 @@ func ListClients(view func() (*globalconf.View, error)) http.Handler {
 			instance = v.Instance()
 		}
 		if _, _, ok := v.SharedParams(instance); !ok {
-			refuse(w, fault.New(fault.InternalError, "Shared params for instance identifier %s not found", instance))
+			refuse(w, spelling, fault.New(fault.InternalError, "Shared params for instance identifier %s not found", instance))
 			return
 		}
 		out := bufio.NewWriterSize(patientWriter{w}, 32<<10)

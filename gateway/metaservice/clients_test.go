@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"kontor/gateway/fault"
 	"kontor/gateway/metaservice"
 	"kontor/registry/globalconf"
 )
@@ -52,7 +53,7 @@ func TestManyClients(t *testing.T) {
 	t.Parallel()
 	const members = 5000
 	v := view(t, members)
-	srv := httptest.NewServer(metaservice.ListClients(func() (*globalconf.View, error) { return v, nil }))
+	srv := httptest.NewServer(metaservice.ListClients(func() (*globalconf.View, error) { return v, nil }, fault.SnakeCase))
 	defer srv.Close()
 	get := func(accept string) *http.Response {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
@@ -105,11 +106,28 @@ func TestManyClients(t *testing.T) {
 	check(doc.Member, err)
 }
 
+// Codes are spelt as the operator wants them.
+func TestSpelling(t *testing.T) {
+	t.Parallel()
+	none := func() (*globalconf.View, error) { return nil, fault.New(fault.GlobalConfOutdated, "expired") }
+	for spelling, want := range map[fault.Style]string{
+		"": "<faultcode>server.clientproxy.global_conf_outdated<", fault.CamelCase: "<faultcode>Server.ClientProxy.OutdatedGlobalConf<",
+	} {
+		for _, h := range []http.Handler{metaservice.ListClients(none, spelling), metaservice.VerificationConf(none, spelling)} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+			if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) || w.Header().Get("Content-Disposition") != "" {
+				t.Errorf("%d %v %s, want %s", w.Code, w.Header(), w.Body, want)
+			}
+		}
+	}
+}
+
 // Whoever does not read the answer does not get half of it as a whole.
 func TestListBreaksOff(t *testing.T) {
 	t.Parallel()
 	v := view(t, 100)
-	h := metaservice.ListClients(func() (*globalconf.View, error) { return v, nil })
+	h := metaservice.ListClients(func() (*globalconf.View, error) { return v, nil }, fault.SnakeCase)
 	defer func() {
 		if r := recover(); r != http.ErrAbortHandler {
 			t.Errorf("the handler ended with %v", r)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"kontor/gateway/fault"
 	"kontor/registry/globalconf"
 	"kontor/registry/id"
 )
@@ -270,8 +271,9 @@ func (a *govStackAnswer) Write(p []byte) (int, error) {
 	return a.body.Write(p)
 }
 
-// code returns the code of a fault, empty if there is none.
-func (a *govStackAnswer) code() string { return a.header.Get("X-Road-Error") }
+// code returns the code of a fault, empty if there is none. Peers and
+// configurations differ in spelling.
+func (a *govStackAnswer) code() string { return fault.Normalise(a.header.Get("X-Road-Error")) }
 
 // refusal makes an error of a fault. X-Road has no codes for most mistakes of
 // those who ask for documents.

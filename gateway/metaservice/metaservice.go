@@ -46,10 +46,9 @@ func Builtins() []gateway.Builtin {
 
 // refuse answers an information system with a fault. X-Road does so as to SOAP
 // clients, with status 200.
-func refuse(w http.ResponseWriter, err error) {
-	w.Header().Del("Content-Disposition")
+func refuse(w http.ResponseWriter, spelling fault.Style, err error) {
 	w.Header().Set("Content-Type", fault.ContentTypeTextXML)
-	_, _ = w.Write(fault.At(fault.ClientProxy, err).SOAP()) // the asker may have gone
+	_, _ = w.Write(fault.At(fault.ClientProxy, err).Spelt(spelling).SOAP()) // the asker may have gone
 }
 
 // idle is how long an information system may leave an answer unread.

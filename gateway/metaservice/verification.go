@@ -9,17 +9,19 @@ import (
 	"net/http"
 	"strconv"
 
+	"kontor/gateway/fault"
 	"kontor/registry/globalconf"
 )
 
 // VerificationConf serves X-Road's "GET /verificationconf": the shared
 // parameters of all visible instances in a zip, in the layout that X-Road's
-// verifier of containers reads. The path is not examined.
-func VerificationConf(view func() (*globalconf.View, error)) http.Handler {
+// verifier of containers reads. spelling is that of codes of faults. The path is
+// not examined.
+func VerificationConf(view func() (*globalconf.View, error), spelling fault.Style) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := view()
 		if err != nil {
-			refuse(w, err)
+			refuse(w, spelling, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/zip")
