@@ -2,6 +2,13 @@
 
 package gateway
 
+import (
+	"errors"
+	"time"
+
+	"kontor/registry/id"
+)
+
 // Slots are the shares of exchanges under way.
 type Slots = slots
 
@@ -22,3 +29,13 @@ func (t *slot) Pass(user any) error { return t.pass(user) }
 
 // Leave gives it back.
 func (t *slot) Leave() { t.leave() }
+
+// Count counts an exchange that went well, or one that failed before it was
+// known whether its service exists.
+func (m *Metrics) Count(side string, service id.Service, ok bool, took time.Duration) {
+	x := &Exchange{Side: side, Service: service, builtin: ok}
+	if !ok {
+		x.Err = errors.New("failed")
+	}
+	m.exchange(x, took)
+}

@@ -12,14 +12,15 @@ import (
 )
 
 // Metrics are the Prometheus collectors of the message path. Labels are
-// bounded: never a client, a service or a message.
+// bounded: never a client or a message, and no more than maxServices services.
 type Metrics struct {
 	exchanges *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
 	bytes     *prometheus.CounterVec
 	inFlight  *prometheus.GaugeVec
 	sides     map[string]*sideMetrics // by side
-	known     map[string]bool         // last parts of fault codes, the only ones that become labels
+	services  *serviceMetrics
+	known     map[string]bool // last parts of fault codes, the only ones that become labels
 }
 
 // sideMetrics are the collectors that every exchange of a side needs: looking
@@ -38,7 +39,7 @@ func NewMetrics() *Metrics {
 		known[lastPart(string(e.Code))] = true
 	}
 	m := &Metrics{
-		known: known, sides: map[string]*sideMetrics{},
+		known: known, sides: map[string]*sideMetrics{}, services: newServiceMetrics(),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kontor_exchanges_total", Help: "Exchanges ended, by side (client or server proxy) and fault code (empty: none).",
 		}, []string{"side", "fault"}),
@@ -72,6 +73,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.seconds.Describe(ch)
 	m.bytes.Describe(ch)
 	m.inFlight.Describe(ch)
+	m.services.exchanges.Describe(ch)
+	m.services.seconds.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -80,6 +83,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.seconds.Collect(ch)
 	m.bytes.Collect(ch)
 	m.inFlight.Collect(ch)
+	m.services.exchanges.Collect(ch)
+	m.services.seconds.Collect(ch)
 }
 
 func (m *Metrics) exchange(x *Exchange, took time.Duration) {
@@ -92,6 +97,7 @@ func (m *Metrics) exchange(x *Exchange, took time.Duration) {
 	side.seconds.Observe(took.Seconds())
 	side.request.Add(float64(x.In))
 	side.response.Add(float64(x.Out))
+	m.services.exchange(x, took)
 }
 
 // faultLabel returns the last part of the fault code, if it is one of ours: a

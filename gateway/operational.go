@@ -3,8 +3,6 @@
 package gateway
 
 import (
-	"net/http"
-
 	"kontor/gateway/opmonitor"
 	"kontor/gateway/serverconf"
 	"kontor/registry/globalconf"
@@ -21,7 +19,7 @@ func (g *Gateway) keepRecord(x *Exchange) {
 		RequestOut: opmonitor.Millis(x.RequestOut), ResponseIn: opmonitor.Millis(x.ResponseIn), ResponseOut: opmonitor.Millis(x.ResponseOut),
 		Client: x.Client, Service: x.Service, MessageID: x.MessageID, RequestID: x.RequestID,
 		ClientAddress: x.own, ServiceAddress: x.opposite, Version: Version,
-		Succeeded: x.Err == nil && x.Status < http.StatusBadRequest,
+		Succeeded: x.succeeded(),
 	}
 	if x.Side == "server" {
 		r.ServerType, r.ClientAddress, r.ServiceAddress = opmonitor.Producer, x.opposite, x.own
