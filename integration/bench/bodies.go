@@ -72,7 +72,7 @@ func (b *bench) bodies() error {
 			for _, p := range c.world.Pairs {
 				if !p.NoBodies {
 					s := ofPair(p, 1)
-					s.what, s.bytes, s.request = s.what+", SOAP attachment", huge, load.SOAP(p.Addr(), p.Client, p.SOAP, huge)
+					s.what, s.reference, s.bytes, s.request = s.what+", SOAP attachment", s.reference+sent, huge, load.SOAP(p.Addr(), p.Client, p.SOAP, huge)
 					ups = append(ups, s)
 				}
 			}
@@ -110,6 +110,7 @@ func bodiesTake(o options) time.Duration {
 const (
 	down = "answer"
 	up   = "request"
+	sent = ", " + up // behind the names of subjects that send
 )
 
 // carries returns a subject with another body.
@@ -121,6 +122,7 @@ func (s subject) carries(direction string, bytes int64) subject {
 	s.bytes = bytes
 	s.request = load.Get(s.request.Addr, prefix, header, bytes)
 	if direction == up {
+		s.what, s.reference = s.what+sent, s.reference+sent
 		s.request = load.Post(s.request.Addr, prefix, header, bytes)
 	}
 	return s

@@ -19,7 +19,7 @@ import (
 
 // report is everything a run found.
 type report struct {
-	Machine  machine              `json:"machine"`
+	Machine  machine              `json:"machine"` // of the last run
 	Sections map[string]*findings `json:"sections"`
 	now      *findings
 }
@@ -121,6 +121,8 @@ func three(v float64) string {
 	case v < 1:
 		return fmt.Sprintf("%.2g", v)
 	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	case v < 100:
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
@@ -184,7 +186,13 @@ func (r *report) write(results, docs, section string) error {
 	if docs == "" {
 		return nil
 	}
-	return replace(docs, section, text)
+	found, err := replace(docs, section, text)
+	if err != nil || !found {
+		return err
+	}
+	goals := findings{Machine: r.Machine, Tables: []table{r.goalTable()}}
+	_, err = replace(docs, "goals", goals.markdown())
+	return err
 }
 
 func (f *findings) markdown() string {
@@ -211,19 +219,19 @@ func (f *findings) markdown() string {
 }
 
 // replace puts text between the markers of a section, if the document has them.
-func replace(file, section, text string) error {
+func replace(file, section, text string) (found bool, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return false, err
 	}
 	begin, end := fmt.Sprintf("<!-- bench %s: begin -->\n", section), fmt.Sprintf("<!-- bench %s: end -->\n", section)
 	head, rest, ok := bytes.Cut(b, []byte(begin))
 	if !ok {
-		return nil
+		return false, nil
 	}
 	_, tail, ok := bytes.Cut(rest, []byte(end))
 	if !ok {
-		return fmt.Errorf("%s has %q, but not its end", file, strings.TrimSpace(begin))
+		return false, fmt.Errorf("%s has %q, but not its end", file, strings.TrimSpace(begin))
 	}
-	return os.WriteFile(file, slices.Concat(head, []byte(begin+text+end), tail), 0o644)
+	return true, os.WriteFile(file, slices.Concat(head, []byte(begin+text+end), tail), 0o644)
 }
