@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"kontor/gateway/message"
+	"kontor/gateway/opmonitor"
 	"kontor/registry/id"
 )
 
@@ -29,6 +31,15 @@ func (t *slot) Pass(user any) error { return t.pass(user) }
 
 // Leave gives it back.
 func (t *slot) Leave() { t.leave() }
+
+// Keeper returns what keeps a record of an exchange in a store.
+func Keeper(s *opmonitor.Store, req *message.Request) func() {
+	g := &Gateway{records: s}
+	now := time.Now()
+	x := &Exchange{Side: "server", Start: now, RequestOut: now, ResponseIn: now, ResponseOut: now, Status: 200, In: 17, Out: 18, own: "a", opposite: "b", response: new(message.Response)}
+	x.note(req)
+	return func() { g.keepRecord(x) }
+}
 
 // Count counts an exchange that went well, or one that failed before it was
 // known whether its service exists.

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"kontor/gateway"
+	"kontor/gateway/message"
+	"kontor/gateway/opmonitor"
 	"kontor/registry/id"
 )
 
@@ -68,5 +70,20 @@ func TestServiceLabelsAreBounded(t *testing.T) {
 	}
 	if got := series(t, m, "kontor_service_exchanges_total", "outcome"); got["succeeded"] != 501 || got["failed"] != 1000 {
 		t.Errorf("%v", got)
+	}
+}
+
+// BenchmarkRecord is what making a record of an exchange costs, without the copy
+// into the store's buffer, which is full; see there for that.
+func BenchmarkRecord(b *testing.B) {
+	s, err := opmonitor.Open(opmonitor.Config{Dir: b.TempDir(), Buffer: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	keep := gateway.Keeper(s, &message.Request{ID: "id", RequestID: "request", Raw: make([]byte, 500)})
+	keep()
+	b.ReportAllocs()
+	for b.Loop() {
+		keep()
 	}
 }

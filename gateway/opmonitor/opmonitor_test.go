@@ -635,9 +635,15 @@ func BenchmarkAdd(b *testing.B) {
 func BenchmarkWrite(b *testing.B) {
 	s, _ := open(b, opmonitor.Config{Buffer: 1000})
 	r := full(b)
+	r.FaultCode, r.FaultString = "", ""
+	var ids [1000]string
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%036d", i)
+	}
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
+		r.MessageID, r.RequestID = ids[n%1000], ids[n%1000]
 		s.Add(&r)
 		if n++; n%1000 == 0 {
 			s.Flush()
