@@ -153,35 +153,72 @@ func TestReadOpenAPIRefuses(t *testing.T) {
 	}
 }
 
-// Schemas that all refer to each other do not keep the reader busy.
+// Documents on which a check of the whole would take long do not keep the
+// reader busy.
 func TestEntangledSchemas(t *testing.T) {
 	t.Parallel()
-	var b strings.Builder
-	b.WriteString("openapi: 3.0.0\ninfo: {title: t, version: v}\npaths:\n")
-	const n = 60
-	for i := range n {
-		fmt.Fprintf(&b, "  /%d: {post: {requestBody: {content: {a/b: {schema: {$ref: '#/components/schemas/s%d'}}}}, responses: {200: {description: x}}}}\n", i, i)
-	}
-	b.WriteString("components:\n  schemas:\n")
-	for i := range n {
-		fmt.Fprintf(&b, "    s%d: {allOf: [", i)
-		for j := range n {
-			fmt.Fprintf(&b, "{$ref: '#/components/schemas/s%d'},", j)
+	document := func(operations int, schemas func(*strings.Builder)) string {
+		var b strings.Builder
+		b.WriteString("openapi: 3.0.0\ninfo: {title: t, version: v}\npaths:\n")
+		for i := range operations {
+			fmt.Fprintf(&b, "  /%d: {get: {responses: {200: {description: x, content: {a/b: {schema: {$ref: '#/components/schemas/s0'}}}}}}}\n", i)
 		}
-		b.WriteString("]}\n")
+		b.WriteString("components:\n  schemas:\n")
+		schemas(&b)
+		return b.String()
 	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := description.ReadOpenAPI([]byte(b.String()), nil)
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Error(err)
+	circle := func(n int) func(*strings.Builder) {
+		return func(b *strings.Builder) {
+			for i := range n {
+				fmt.Fprintf(b, "    s%d: {allOf: [{$ref: '#/components/schemas/s%d'}]}\n", i, (i+1)%n)
+			}
 		}
-	case <-time.After(time.Minute):
-		t.Fatal("still busy")
+	}
+	everyToEvery := func(n int) func(*strings.Builder) {
+		return func(b *strings.Builder) {
+			for i := range n {
+				fmt.Fprintf(b, "    s%d: {allOf: [", i)
+				for j := range n {
+					fmt.Fprintf(b, "{$ref: '#/components/schemas/s%d'},", j)
+				}
+				b.WriteString("]}\n")
+			}
+		}
+	}
+	wide := func(n int) func(*strings.Builder) {
+		return func(b *strings.Builder) {
+			b.WriteString("    s0:\n      properties:\n")
+			for i := range n {
+				fmt.Fprintf(b, "        p%d: {type: string}\n", i)
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		document string
+		checked  bool
+	}{
+		"short circle":          {document(1, circle(400)), true},
+		"long circle":           {document(1, circle(20_000)), false},
+		"few every to every":    {document(1, everyToEvery(20)), true},
+		"many every to every":   {document(1, everyToEvery(150)), false},
+		"wide, referred often":  {document(400, wide(10_000)), false},
+		"wide, referred seldom": {document(20, wide(10_000)), true},
+	} {
+		done := make(chan bool, 1)
+		go func() {
+			d, err := description.ReadOpenAPI([]byte(tc.document), nil)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if checked := len(d.Warnings) == 0; checked != tc.checked {
+				t.Errorf("%s: %q", name, d.Warnings)
+			}
+			done <- true
+		}()
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: still busy", name)
+		}
 	}
 }
 
@@ -340,6 +377,37 @@ func TestFetch(t *testing.T) {
 	}
 	if _, err := description.Fetch(t.Context(), secure.URL+"/ok", secure.Client().Transport.(*http.Transport).TLSClientConfig); err != nil {
 		t.Error(err)
+	}
+}
+
+// References that lead to themselves, to each other, or to what they cannot
+// mean, do not bring the reader down.
+func TestStrangeReferences(t *testing.T) {
+	t.Parallel()
+	kinds := []string{"schemas", "parameters", "headers", "requestBodies", "responses", "securitySchemes", "examples", "links", "callbacks", "pathItems"}
+	targets := []string{"#", "#/", "#/info", "#/components", "#/paths", "#/paths/~1p", "#/paths/~1p/get/responses/200", "#/openapi", "#/x/y/z", "#anchor", "#/components/schemas/a/properties/p", "", "a", "?"}
+	for _, k := range kinds {
+		targets = append(targets, "#/components/"+k+"/a", "#/components/"+k+"/b", "#/components/"+k)
+	}
+	keywords := []string{"not", "items", "additionalProperties", "if", "contains", "propertyNames", "unevaluatedItems"}
+	for _, version := range []string{"3.0.3", "3.1.0"} {
+		for _, kind := range kinds {
+			for _, to := range targets {
+				var b strings.Builder
+				fmt.Fprintf(&b, "openapi: %s\ninfo: {title: t, version: v}\npaths: {/p: {get: {parameters: [{$ref: %[2]q}], responses: {200: {$ref: %[2]q}, 201: {description: x, content: {a/b: {schema: {$ref: %[2]q}}}}}, callbacks: {c: {$ref: %[2]q}}}}}\ncomponents:\n", version, to)
+				fmt.Fprintf(&b, "  %s:\n    a: {$ref: %q}\n    b: {$ref: '#/components/%s/a'}\n", kind, to, kind)
+				if kind == "schemas" {
+					fmt.Fprintf(&b, "    c: {allOf: [{$ref: %[1]q}], anyOf: [{$ref: %[1]q}, {$ref: '#/components/schemas/c'}], properties: {p: {$ref: '#/components/schemas/c/properties/p'}}", to)
+					for _, k := range keywords {
+						fmt.Fprintf(&b, ", %s: {$ref: %q}", k, to)
+					}
+					b.WriteString("}\n")
+				}
+				if _, err := description.ReadOpenAPI([]byte(b.String()), nil); err != nil && !errors.Is(err, description.ErrDocument) {
+					t.Errorf("%s %s: %v", kind, to, err)
+				}
+			}
+		}
 	}
 }
 

@@ -21,9 +21,13 @@ var methods = []string{
 	http.MethodPatch, http.MethodPost, http.MethodPut, http.MethodTrace,
 }
 
-// maxChecked bounds the documents that are checked as a whole, in values: the
-// work grows faster than they do.
-const maxChecked = 100_000
+// Bounds of the documents that are checked as a whole: the library's work grows
+// faster than they do, with their references above all. Others are read, too.
+const (
+	maxCheckedValues     = 50_000
+	maxCheckedReferences = 500
+	maxCheckedProduct    = 1_000_000 // of the two: each reference may have all values checked once more
+)
 
 // ReadOpenAPI reads an OpenAPI document of version 3.0 or 3.1, in JSON or YAML.
 // from is where it comes from, which an address in it may be relative to; nil if
@@ -36,7 +40,7 @@ const maxChecked = 100_000
 // read.
 //
 // Errors: ErrDocument.
-func ReadOpenAPI(b []byte, from *url.URL) (d *Document, err error) {
+func ReadOpenAPI(b []byte, from *url.URL) (*Document, error) {
 	if len(b) > MaxSize {
 		return nil, refuse("it is larger than %d bytes", MaxSize)
 	}
@@ -51,26 +55,15 @@ func ReadOpenAPI(b []byte, from *url.URL) (d *Document, err error) {
 	if err := checkVersion(root); err != nil {
 		return nil, err
 	}
-	d = new(Document)
-	r := references{root: root}
-	if err := r.check(); err != nil {
+	bones, err := skeleton(root)
+	if err != nil {
 		return nil, err
 	}
-	// The library panics where it is not prepared for a document; the server
-	// must outlive that.
-	defer func() {
-		if p := recover(); p != nil {
-			d, err = nil, refuse("the OpenAPI library gave up: %v", p)
-		}
-	}()
-	plain, err := json.Marshal(root)
+	doc, err := load(bones)
 	if err != nil {
 		return nil, refuse("%w", err)
 	}
-	doc, err := openapi3.NewLoader().LoadFromData(plain)
-	if err != nil {
-		return nil, refuse("%w", err)
-	}
+	d := new(Document)
 	if doc.Info != nil {
 		d.Title = doc.Info.Title
 	}
@@ -82,19 +75,55 @@ func ReadOpenAPI(b []byte, from *url.URL) (d *Document, err error) {
 		return nil, err
 	}
 	d.Services = []Service{service}
-	switch values := maxNodes - r.left; {
-	case r.external > 0:
-		d.warn("%d references to other documents are not followed, and the document is not checked as a whole", r.external)
-	case values > maxChecked:
-		d.warn("the document is too large to be checked as a whole")
-	default:
-		err := doc.Validate(context.Background(), openapi3.DisableExamplesValidation(), openapi3.DisableSchemaDefaultsValidation(),
-			openapi3.DisableSchemaPatternValidation(), openapi3.DisableSchemaFormatValidation(), openapi3.AllowExtensionsWithRef())
-		if err != nil {
-			d.warn("the document violates the specification: %s", firstLine(err.Error()))
-		}
-	}
+	d.check(root)
 	return d, nil
+}
+
+// load has the library read a document, which it does with unbounded patience:
+// its bounds are the caller's matter. The library panics where it is not
+// prepared for a document; the server must outlive that.
+func load(root map[string]any) (doc *openapi3.T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the OpenAPI library gave up: %v", p)
+		}
+	}()
+	plain, err := json.Marshal(root)
+	if err != nil {
+		return nil, err
+	}
+	return openapi3.NewLoader().LoadFromData(plain)
+}
+
+// check warns of what is wrong with a document as a whole.
+func (d *Document) check(root map[string]any) {
+	var c census
+	c.take(root)
+	switch {
+	case c.external > 0:
+		d.warn("%d references to other documents are not followed, and the document is not checked as a whole", c.external)
+		return
+	case c.values > maxCheckedValues || c.references > maxCheckedReferences || c.values*c.references > maxCheckedProduct:
+		d.warn("the document is too large to be checked as a whole")
+		return
+	}
+	doc, err := load(root)
+	if err == nil {
+		err = validate(doc)
+	}
+	if err != nil {
+		d.warn("the document violates the specification: %s", firstLine(err.Error()))
+	}
+}
+
+func validate(doc *openapi3.T) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the OpenAPI library gave up: %v", p)
+		}
+	}()
+	return doc.Validate(context.Background(), openapi3.DisableExamplesValidation(), openapi3.DisableSchemaDefaultsValidation(),
+		openapi3.DisableSchemaPatternValidation(), openapi3.DisableSchemaFormatValidation(), openapi3.AllowExtensionsWithRef())
 }
 
 func checkVersion(root map[string]any) error {
@@ -111,56 +140,72 @@ func checkVersion(root map[string]any) error {
 	return refuse("its OpenAPI version is %.20q; 3.0 and 3.1 are understood", version)
 }
 
-// references makes a document harmless for the library: those to other
-// documents are taken out, and paths that refer to each other in a circle are
-// refused.
-type references struct {
-	root     map[string]any
-	external int
-	left     int // values that may still be visited
-}
-
-func (r *references) check() error {
-	r.left = maxNodes
-	for _, place := range []string{"paths", "webhooks"} {
-		items, _ := r.root[place].(map[string]any)
-		for name, item := range items {
-			if err := r.checkItem(place+" "+name, item); err != nil {
-				return err
-			}
-		}
+// skeleton is what a document tells about services: title, servers, and the
+// methods of its paths. It has no references.
+func skeleton(root map[string]any) (map[string]any, error) {
+	bones := map[string]any{"openapi": root["openapi"], "paths": root["paths"]}
+	if info, ok := root["info"].(map[string]any); ok {
+		bones["info"] = map[string]any{"title": info["title"]}
 	}
-	r.detach(r.root)
-	return nil
+	if servers, ok := root["servers"]; ok {
+		bones["servers"] = servers
+	}
+	paths, ok := root["paths"].(map[string]any)
+	if !ok {
+		return bones, nil // none, or the library says what is wrong
+	}
+	short := map[string]any{}
+	for path, item := range paths {
+		if strings.HasPrefix(path, "x-") {
+			continue // an extension
+		}
+		methods, err := methodsOf(root, path, item)
+		if err != nil {
+			return nil, err
+		}
+		short[path] = methods
+	}
+	bones["paths"] = short
+	return bones, nil
 }
 
-// checkItem follows the references of a path item.
-func (r *references) checkItem(where string, item any) error {
+// methodsOf follows the references of a path and returns its methods.
+func methodsOf(root map[string]any, path string, item any) (map[string]any, error) {
 	for hops := 0; ; hops++ {
 		m, ok := item.(map[string]any)
 		if !ok {
-			return refuse("%.100s is no object", where)
+			return nil, refuse("path %.100s is no object", path)
 		}
 		ref, ok := m["$ref"]
 		if !ok {
-			return nil
+			short := map[string]any{}
+			for key, operation := range m {
+				if key != strings.ToLower(key) || !slices.Contains(methods, strings.ToUpper(key)) && key != "connect" {
+					continue
+				}
+				if _, ok := operation.(map[string]any); !ok {
+					return nil, refuse("%s %.100s is no object", key, path)
+				}
+				short[key] = map[string]any{}
+			}
+			return short, nil
 		}
 		text, _ := ref.(string)
 		switch {
 		case !strings.HasPrefix(text, "#/"):
-			return refuse("%.100s refers to another document, %.200q; put all paths into one document", where, text)
+			return nil, refuse("path %.100s refers to another document, %.200q; put all paths into one document", path, text)
 		case hops == 10:
-			return refuse("%.100s: the references have no end", where)
+			return nil, refuse("path %.100s: the references have no end", path)
 		}
-		if item = r.lookUp(text); item == nil {
-			return refuse("%.100s refers to %.200q, which is not there", where, text)
+		if item = lookUp(root, text); item == nil {
+			return nil, refuse("path %.100s refers to %.200q, which is not there", path, text)
 		}
 	}
 }
 
-// lookUp finds what a JSON pointer of this document stands for, or nil.
-func (r *references) lookUp(ref string) any {
-	var v any = r.root
+// lookUp finds what a JSON pointer stands for, or nil.
+func lookUp(root map[string]any, ref string) any {
+	var v any = root
 	for part := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
 		m, ok := v.(map[string]any)
 		if !ok {
@@ -174,30 +219,33 @@ func (r *references) lookUp(ref string) any {
 	return v
 }
 
-// detach takes out references to other documents.
-func (r *references) detach(v any) {
-	r.left--
+// census counts what makes a document hard to check.
+type census struct{ values, references, external int }
+
+func (c *census) take(v any) {
+	c.values++
 	switch v := v.(type) {
 	case map[string]any:
-		if ref, ok := v["$ref"].(string); ok && !strings.HasPrefix(ref, "#") {
-			r.external++
-			delete(v, "$ref")
+		if ref, ok := v["$ref"].(string); ok {
+			c.references++
+			if !strings.HasPrefix(ref, "#") {
+				c.external++
+			}
 		}
-		if m, ok := v["mapping"].(map[string]any); ok && v["propertyName"] != nil {
-			for k, to := range m {
+		if m, ok := v["mapping"].(map[string]any); ok && v["propertyName"] != nil { // of a discriminator
+			for _, to := range m {
 				// A mapping to a schema is a name or a reference.
-				if text, ok := to.(string); !ok || strings.ContainsAny(text, "/#.") && !strings.HasPrefix(text, "#/") {
-					r.external++
-					delete(m, k)
+				if text, ok := to.(string); ok && strings.ContainsAny(text, "/#.") && !strings.HasPrefix(text, "#/") {
+					c.external++
 				}
 			}
 		}
-		for _, c := range v {
-			r.detach(c)
+		for _, child := range v {
+			c.take(child)
 		}
 	case []any:
-		for _, c := range v {
-			r.detach(c)
+		for _, child := range v {
+			c.take(child)
 		}
 	}
 }
