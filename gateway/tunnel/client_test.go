@@ -540,10 +540,16 @@ func TestWinnerIsPreferred(t *testing.T) {
 	if _, err := post(t, client, d, "x"); err != nil || others() != before {
 		t.Errorf("%v; others were dialled", err)
 	}
-	w.clock.Store(int64(61 * time.Minute))
-	if _, err := post(t, client, d, "x"); err != nil || others() == before {
-		t.Errorf("%v; no new race", err)
+	for range 20 { // others may come too late to dial at all
+		w.clock.Add(int64(61 * time.Minute))
+		if _, err := post(t, client, d, "x"); err != nil {
+			t.Error(err)
+		}
+		if others() > before {
+			return
+		}
 	}
+	t.Error("no new race")
 }
 
 func TestFailOver(t *testing.T) {

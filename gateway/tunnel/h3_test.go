@@ -222,7 +222,8 @@ func hostileH3(t *testing.T, settings []byte, answer func(conn *quic.Conn, s *qu
 	cert.OCSPStaple = der
 	socket := check[net.PacketConn](t)(net.ListenPacket("udp4", loopback+":0"))
 	w.host("udp b.test:5500", socket.LocalAddr().String())
-	l := check[*quic.Listener](t)(quic.Listen(socket, &tls.Config{
+	transport := &quic.Transport{Conn: socket}
+	l := check[*quic.Listener](t)(transport.Listen(&tls.Config{
 		Certificates: []tls.Certificate{cert}, NextProtos: []string{"h3"}, ClientAuth: tls.RequireAnyClientCert,
 	}, nil))
 	done := make(chan struct{})
@@ -254,7 +255,7 @@ func hostileH3(t *testing.T, settings []byte, answer func(conn *quic.Conn, s *qu
 		resp.Body.Close()
 	}
 	c.Close()
-	l.Close()
+	transport.Close() // and all that is left on it
 	socket.Close()
 	<-done
 	return err
