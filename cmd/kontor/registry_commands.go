@@ -18,7 +18,7 @@ import (
 func registryCommands() []*cobra.Command {
 	a := new(registryAPI)
 	return []*cobra.Command{
-		newRegistryStatus(a), newPlan(a), newApply(a), newOwnAnchor(a), newJournal(a), newSigningKey(a), newAPIKey(a),
+		newRegistryStatus(a), newPlan(a), newApply(a), newOwnAnchor(a), newJournal(a), newSigningKey(a), newNode(a), newAPIKey(a),
 	}
 }
 

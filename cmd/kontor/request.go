@@ -12,6 +12,7 @@ import (
 
 	"kontor/registry"
 	"kontor/registry/admin"
+	"kontor/registry/id"
 )
 
 func newRequest() *cobra.Command {
@@ -53,7 +54,38 @@ func newRequest() *cobra.Command {
 			}
 			return a.show(c, q, requestLines(q)...)
 		})), pending),
-		approve, decline)
+		newRequestAdd(a), approve, decline)
+}
+
+func newRequestAdd(a *registryAPI) *cobra.Command {
+	var address, name string
+	certificate := a.change("certificate SERVER FILE", "Request the registration of an authentication certificate on behalf of a security server",
+		"  kontor request add certificate DEV/GOV/1001/ss1 auth.pem", cobra.ExactArgs(2),
+		serverCommand(func(c *cobra.Command, api *admin.Client, key id.SecurityServer, rest []string) error {
+			text, err := readPEM(rest[0])
+			if err != nil {
+				return err
+			}
+			d, err := api.SubmitRequest(c.Context(), a.terms(""), admin.NewRequest{Kind: string(registry.AuthCertReg), Server: key, Certificate: text, Address: address})
+			return a.done(c, d, err)
+		}))
+	certificate.Flags().StringVar(&address, "address", "", "address of the security server; default: as it says itself")
+	client := a.change("client SERVER CLIENT", "Request the registration of a client on behalf of a security server",
+		"  kontor request add client DEV/GOV/1001/ss1 DEV/GOV/1001/portal", cobra.ExactArgs(2),
+		serverCommand(func(c *cobra.Command, api *admin.Client, key id.SecurityServer, rest []string) error {
+			who, err := parsed(id.ParseClient, rest[0], clientForm)
+			if err != nil {
+				return err
+			}
+			d, err := api.SubmitRequest(c.Context(), a.terms(""), admin.NewRequest{Kind: string(registry.ClientReg), Server: key, Client: &who, Name: name})
+			return a.done(c, d, err)
+		}))
+	client.Flags().StringVar(&name, "name", "", "name of the subsystem")
+	g := group("add", "Request a registration on behalf of a security server", files(certificate), a.complete(client, completeServers, completeSubsystems))
+	g.Long = `Request a registration on behalf of a security server. It takes effect when that
+sends the same request, without an approval. If that request waits already, both
+await one. To register without the security server: kontor server.`
+	return g
 }
 
 func newRequestList(a *registryAPI) *cobra.Command {

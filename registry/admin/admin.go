@@ -103,6 +103,7 @@ func New(ctx context.Context, cfg Config) (*API, error) {
 	a.registerGroups()
 	a.registerTrust()
 	a.registerSystem()
+	a.registerNodes()
 	a.registerKeys()
 	a.registerJournal()
 	a.registerDeclarations()

@@ -825,3 +825,66 @@ func TestPin(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx, c, none := t.Context(), w.small(), admin.ChangeTerms{}
+	first := must(c.Nodes(ctx))
+	if len(first) != 1 || first[0].Name != "" || !first[0].Answers || len(first[0].Internal) != 64 || len(first[0].External) != 64 || first[0].Address == "" {
+		t.Errorf("%+v", first)
+	}
+	_, err := c.MoveNode(ctx, none, "two", "cs2.example.org")
+	problem(t, err, 404, guard.CodeUnknown, "registry init --join")
+	if _, err := w.reg.Apply(ctx, registry.Author{Who: "joining"}, []registry.Change{&registry.SetNode{Node: "two", Address: "cs2.example.org"}}); err != nil {
+		t.Fatal(err)
+	}
+	must(c.MoveNode(ctx, none, "two", "cs2.example.net"))
+	if all := must(c.Nodes(ctx)); len(all) != 2 || all[1].Name != "two" || all[1].Address != "cs2.example.net" || all[1].Answers {
+		t.Errorf("%+v", all)
+	}
+	_, err = c.MoveNode(ctx, none, "two", first[0].Address)
+	problem(t, err, 409, guard.CodeExists, "another node has the address")
+	must(c.RemoveNode(ctx, none, "two"))
+	_, err = c.RemoveNode(ctx, none, "two")
+	problem(t, err, 404, guard.CodeUnknown, `node "two"`)
+}
+
+// The operator requests a registration, which takes effect when the security
+// server requests the same. If it has already, both await an approval.
+func TestOwnRequests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx, c, none := t.Context(), w.small(), admin.ChangeTerms{}
+	ss1, portal := server("DEV/GOV/1001/ss1"), client("DEV/GOV/1001/portal")
+	must(c.AddServer(ctx, none, ss1, "ss1.example.org"))
+	own := func() (*admin.Done, error) {
+		return c.SubmitRequest(ctx, none, admin.NewRequest{Kind: "clientReg", Server: ss1, Client: &portal})
+	}
+	theirs := func() registry.Request {
+		return must(w.reg.Submit(ctx, registry.Author{Who: "ss1"}, &registry.Submission{Kind: registry.ClientReg, Origin: registry.FromServer, Server: ss1, Client: portal}))
+	}
+	registered := func() bool { s, _, err := c.Server(ctx, ss1); return err == nil && len(s.Clients) == 1 }
+	must(own())
+	if q, _, err := c.Request(ctx, 1); err != nil || q.Origin != registry.FromCenter || q.Status != registry.Waiting || registered() {
+		t.Fatalf("%+v, %v", q, err)
+	}
+	_, err := own()
+	problem(t, err, 409, guard.CodeExists, "pending")
+	must(c.DeclineRequest(ctx, why("a mistake"), 1))
+	if q, _, err := c.Request(ctx, 1); err != nil || q.Status != registry.Revoked {
+		t.Errorf("%+v, %v", q, err)
+	}
+	must(own())
+	if q := theirs(); q.Status != registry.Approved || q.Complement != 2 || !registered() {
+		t.Errorf("%+v", q)
+	}
+	must(c.DeleteClient(ctx, none, ss1, portal))
+	theirs()
+	must(own())
+	if q, _, err := c.Request(ctx, 5); err != nil || q.Complement != 4 || q.Status != registry.Submitted || registered() {
+		t.Errorf("%+v, %v", q, err)
+	}
+	_, err = c.SubmitRequest(ctx, none, admin.NewRequest{Kind: "authCertReg", Server: ss1, Certificate: newAuthority("Stranger").auth("x")})
+	problem(t, err, 422, guard.CodeInvalid, "")
+}

@@ -35,6 +35,16 @@ type Request struct {
 	Reason      string                 `json:"reason,omitempty" doc:"Of the decision; the applicant gets to read it"`
 }
 
+// NewRequest is a registration that the registry's operator requests.
+type NewRequest struct {
+	Kind        string            `json:"kind" enum:"authCertReg,clientReg"`
+	Server      id.SecurityServer `json:"security_server" example:"DEV/GOV/1234/ss1"`
+	Client      *id.Client        `json:"client,omitempty" doc:"Of clientReg" example:"DEV/GOV/1234/portal"`
+	Certificate string            `json:"certificate,omitempty" doc:"Of authCertReg: PEM, or base64 of DER"`
+	Address     string            `json:"address,omitempty" maxLength:"255" doc:"Of authCertReg; absent: the security server says it"`
+	Name        string            `json:"name,omitempty" maxLength:"255" doc:"Of clientReg: name of the subsystem"`
+}
+
 // Requests is a page of requests, newest first.
 type Requests struct {
 	Requests []Request `json:"management_requests"`
@@ -103,6 +113,24 @@ func (a *API) registerRequests() {
 		}
 		return requestOf(q), nil
 	})
+	type submit struct {
+		ChangeTerms
+		Body NewRequest
+	}
+	change(a, operation{id: "submit-request", method: http.MethodPost, path: "/management-requests", summary: "Request a registration on behalf of a security server", status: http.StatusCreated, roles: officer,
+		description: "It waits for the same request of the security server, and both take effect then without an approval. If that one waits already, it joins it, and both await an approval."},
+		func(in *submit, st *registry.State) ([]registry.Change, error) {
+			sub := registry.Submission{Kind: registry.RequestKind(in.Body.Kind), Server: in.Body.Server, Address: in.Body.Address, Name: in.Body.Name}
+			if in.Body.Client != nil {
+				sub.Client = *in.Body.Client
+			}
+			der, err := derOf(in.Body.Certificate)
+			if err != nil {
+				return nil, err
+			}
+			sub.Certificate = der
+			return st.OwnRequest(sub)
+		})
 	type decide struct {
 		RequestPath
 		ChangeTerms
@@ -145,6 +173,11 @@ func requestPath(number uint64, more ...string) string {
 // Request returns one management request, and the ETag of what was seen.
 func (c *Client) Request(ctx context.Context, number uint64) (Request, string, error) {
 	return fetch[Request](ctx, c, requestPath(number), nil)
+}
+
+// SubmitRequest requests a registration on behalf of a security server.
+func (c *Client) SubmitRequest(ctx context.Context, t ChangeTerms, r NewRequest) (*Done, error) {
+	return c.change(ctx, t, http.MethodPost, path("management-requests"), r)
 }
 
 // ApproveRequest approves a management request.

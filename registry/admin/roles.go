@@ -33,6 +33,10 @@ func about(c registry.Change) (subject, role string) {
 	switch c := c.(type) {
 	case *registry.FoundInstance, *registry.SetSystem:
 		return "system", SystemAdministrator
+	case *registry.SetNode:
+		return "node " + c.Node, SystemAdministrator
+	case *registry.RemoveNode:
+		return "node " + c.Node, SystemAdministrator
 	case *registry.SetMemberClass:
 		return "class " + c.Code, SystemAdministrator
 	case *registry.DeleteMemberClass:
