@@ -135,7 +135,7 @@ func (b *bench) sustain(s subject) error {
 	line("RSS MB at the end, highest", "%.0f / %.0f, %.0f / %.0f", last.rss[0], last.rss[1], peak[0], peak[1])
 	line("message logs at the end", "%.0f / %.0f MB", last.bytes[0], last.bytes[1])
 	line("growth of a log per exchange (two records)", "%.0f / %.0f bytes", (last.bytes[0]-before.bytes[0])*1e6/float64(exchanges), (last.bytes[1]-before.bytes[1])*1e6/float64(exchanges))
-	for side, name := range []string{"consumer's", "provider's"} {
+	for side, name := range sides {
 		d := syncs1[side].minus(syncs0[side])
 		line("flushes to disk, "+name, "%.0f, %.1f exchanges each; %.2f ms on average; %.0f longer than 51 ms, %.0f longer than 410 ms",
 			d.count, float64(exchanges)/d.count, d.sum/d.count*1000, d.over51, d.over410)

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -116,17 +117,52 @@ type Usage struct {
 	Peak int64         // most of it since ResetPeak
 }
 
-// Usage reads what the program uses.
+// Usage reads what the program and its children use.
 func (p *Process) Usage() (Usage, error) {
-	var u Usage
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	var sum Usage
+	pids, err := p.family()
 	if err != nil {
-		return u, fmt.Errorf("%s: %w", p.Name, errors.Join(err, p.Err()))
+		return sum, err
+	}
+	for _, pid := range pids {
+		u, err := usageOf(pid)
+		if err != nil {
+			return sum, fmt.Errorf("%s: %w", p.Name, errors.Join(err, p.Err()))
+		}
+		sum.CPU, sum.RSS, sum.Peak = sum.CPU+u.CPU, sum.RSS+u.RSS, sum.Peak+u.Peak
+	}
+	return sum, nil
+}
+
+// family returns the process and its children.
+func (p *Process) family() ([]int, error) {
+	pids := []int{p.PID}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.PID))
+	if errors.Is(err, fs.ErrNotExist) && p.Err() == nil { // a kernel that does not tell
+		return pids, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.Name, errors.Join(err, p.Err()))
+	}
+	for _, text := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+func usageOf(pid int) (u Usage, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return u, err
 	}
 	// proc(5): behind the name come 11 fields, then utime and stime in ticks.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(fields) < 13 {
-		return u, fmt.Errorf("/proc/%d/stat has %d fields", p.PID, len(fields))
+		return u, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
 	for _, f := range fields[11:13] {
 		n, err := strconv.ParseInt(f, 10, 64)
@@ -135,7 +171,7 @@ func (p *Process) Usage() (Usage, error) {
 		}
 		u.CPU += time.Duration(n) * time.Second / userHZ
 	}
-	if b, err = os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID)); err != nil {
+	if b, err = os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err != nil {
 		return u, err
 	}
 	for line := range strings.Lines(string(b)) {
@@ -158,7 +194,11 @@ const userHZ = 100
 
 // ResetPeak makes the present memory the peak.
 func (p *Process) ResetPeak() error {
-	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.PID), []byte("5"), 0)
+	pids, err := p.family()
+	for _, pid := range pids {
+		err = errors.Join(err, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0))
+	}
+	return err
 }
 
 // Free tells whether all TCP addresses are free to listen on.

@@ -285,9 +285,9 @@ const readyPatience = time.Minute
 func waitReady(ctx context.Context, p *process.Process, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
 	defer cancel()
-	last := errors.New("no answer")
 	for {
-		if last = get(ctx, "http://"+address+"/readyz", io.Discard); last == nil {
+		last := get(ctx, "http://"+address+"/readyz", io.Discard)
+		if last == nil {
 			return nil
 		}
 		if err := p.Err(); err != nil {
