@@ -100,3 +100,13 @@ func status200(b []byte) []byte { return appendIndexed(b, indexStatus200) }
 
 // MaxPeerConnections is how many connections one peer may have to a server.
 const MaxPeerConnections = maxPeerConnections
+
+// Occupy has a server believe that so many handshakes are under way.
+func Occupy(s *QUICServer, n int32) { s.handshakes.total.Store(n) }
+
+// The numbers of handshakes from which on clients must prove their address, and
+// are refused.
+const (
+	ManyHandshakes = manyHandshakes
+	MaxHandshakes  = maxHandshakes
+)

@@ -18,6 +18,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
 
@@ -389,6 +390,65 @@ func TestQUICConnectionsPerPeer(t *testing.T) {
 	if _, err := post(t, other.tunnel(only(tunnel.QUIC)), b, "x"); err != nil {
 		t.Errorf("another peer: %v", err)
 	}
+}
+
+// When many shake hands at once, each must prove its address; beyond that they
+// are refused, and HTTPS is there.
+func TestQUICHandshakesAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	m := tunnel.NewMetrics()
+	b.serve(announced(tellProto)).serveQUIC(func(cfg *tunnel.ServerConfig) { cfg.Metrics = m })
+	first := func() *tunnel.Client {
+		return a.tunnel(only(tunnel.QUIC), func(cfg *tunnel.ClientConfig) { cfg.Metrics = m })
+	}
+	tunnel.Occupy(b.quic, tunnel.ManyHandshakes)
+	if got, err := post(t, first(), b, "x"); err != nil || got != overH3 {
+		t.Errorf("many: %q, %v", got, err)
+	}
+	tunnel.Occupy(b.quic, tunnel.MaxHandshakes)
+	if _, err := post(t, first(), b, "x"); !errors.Is(err, tunnel.ErrConnect) {
+		t.Errorf("too many: %v", err)
+	}
+	if got, err := post(t, a.tunnel(), b, "x"); err != nil || got != overH1 {
+		t.Errorf("HTTPS: %q, %v", got, err)
+	}
+	tunnel.Occupy(b.quic, 0)
+	if got, err := post(t, first(), b, "x"); err != nil || got != overH3 {
+		t.Errorf("few: %q, %v", got, err)
+	}
+	counts := gather(t, m)
+	for name, want := range map[string]float64{
+		"kontor_tunnel_exchanges_total client quic": 2, "kontor_tunnel_exchanges_total server quic": 2, "kontor_tunnel_exchanges_total client https": 0,
+		"kontor_tunnel_quic_handshakes_failed_total client": 1, "kontor_tunnel_quic_connections client": 2, "kontor_tunnel_fallbacks_total": 0,
+	} {
+		if counts[name] != want {
+			t.Errorf("%s: %v instead of %v", name, counts[name], want)
+		}
+	}
+}
+
+// gather returns the values of collectors by name and labels.
+func gather(t *testing.T, c prometheus.Collector) map[string]float64 {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(c)
+	values := map[string]float64{}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			name := family.GetName()
+			for _, l := range m.Label {
+				name += " " + l.GetValue()
+			}
+			values[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return values
 }
 
 // A peer is judged for each request over QUIC as over HTTPS.

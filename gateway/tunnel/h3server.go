@@ -362,7 +362,7 @@ func (c *serverConn) handle(stream *quic.Stream) {
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
-	w := &h3Response{stream: stream, header: make(http.Header, 4), length: -1, array: sendBuffers.Get().(*[sendBuffer]byte)}
+	w := &h3Response{stream: stream, header: make(http.Header, 4), length: -1}
 	defer w.free()
 	if !c.call(w, r) || w.finish() != nil {
 		breakStream(c.conn, stream, nil)
@@ -446,10 +446,10 @@ type h3Response struct {
 	status  int   // 0: not set yet
 	length  int64 // of the content, announced; -1: not
 	written int64
-	array   *[sendBuffer]byte
-	buf     []byte // of array, to be sent
-	start   int    // of the open frame in buf; -1: there is none
-	err     error  // of the stream
+	array   *[sendBuffer]byte // nil until the head is known
+	buf     []byte            // of array, to be sent
+	start   int               // of the open frame in buf; -1: there is none
+	err     error             // of the stream
 }
 
 func (w *h3Response) Header() http.Header { return w.header }
@@ -471,6 +471,7 @@ func (w *h3Response) WriteHeader(status int) {
 	if w.header["Date"] == nil {
 		w.header["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
 	}
+	w.array = sendBuffers.Get().(*[sendBuffer]byte)
 	w.buf = appendHead(w.array[:0], func(b []byte) []byte {
 		if status == http.StatusOK {
 			return appendIndexed(b, indexStatus200)
@@ -527,8 +528,10 @@ func (w *h3Response) finish() error {
 }
 
 func (w *h3Response) free() {
-	sendBuffers.Put(w.array)
-	w.array, w.buf = nil, nil
+	if w.array != nil {
+		sendBuffers.Put(w.array)
+		w.array, w.buf = nil, nil
+	}
 }
 
 // The methods of http.ResponseController.
