@@ -103,7 +103,7 @@ func (b *bench) bodies() error {
 }
 
 func bodiesTake(o options) time.Duration {
-	return 2*startCost + time.Duration(18*min(o.rounds, bodyRounds))*sampleCost(o.length) + time.Duration(min(o.rounds, hugeRounds))*(startCost+2*time.Minute)
+	return 2*startCost + time.Duration(18*min(o.rounds, bodyRounds))*sampleCost(o.length) + time.Duration(min(o.rounds, hugeRounds))*(startCost+100*time.Second)
 }
 
 // Directions of a body.

@@ -109,7 +109,7 @@ func (b *bench) keys() error {
 					subjects = append(subjects, ofPair(p, n))
 				}
 			}
-			more, err := b.compare(subjects, b.rounds, keysLength(b.options))
+			more, err := b.compare(subjects, keysRounds(b.options, n), keysLength(b.options))
 			if err != nil {
 				return err
 			}
@@ -122,8 +122,16 @@ func (b *bench) keys() error {
 
 func keysLength(o options) time.Duration { return o.length / 2 }
 
+// keysRounds are fewer where no goal stands.
+func keysRounds(o options, clients int) int {
+	if clients == 64 {
+		return o.rounds
+	}
+	return min(o.rounds, 3)
+}
+
 func keysTake(o options) time.Duration {
-	return 2*startCost + time.Duration(22*o.rounds)*sampleCost(keysLength(o))
+	return 2*startCost + time.Duration(7*keysRounds(o, 64)+3*5*keysRounds(o, 1))*sampleCost(keysLength(o))
 }
 
 // soap compares SOAP with REST, at 64 clients.

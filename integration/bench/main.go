@@ -64,7 +64,7 @@ func run(args []string) error {
 	f.StringVar(&o.cache, "cache", "bin/bench", "folder for Caddy, results.json and, while it runs, everything else; not in memory")
 	f.StringVar(&o.docs, "docs", "", "Markdown file whose tables are replaced; empty: print only")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of every comparison")
-	f.DurationVar(&o.length, "time", 3*time.Second, "length of one measurement")
+	f.DurationVar(&o.length, "time", 2500*time.Millisecond, "length of one measurement")
 	f.DurationVar(&o.duration, "duration", 10*time.Minute, "length of the sustained load")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -65,7 +65,7 @@ func (b *bench) netem() (err error) {
 }
 
 func netemTakes(o options) time.Duration {
-	return 2*startCost + time.Duration(12*min(o.rounds, netemRounds))*sampleCost(o.length) + 3*time.Minute
+	return 2*startCost + time.Duration(12*min(o.rounds, netemRounds))*sampleCost(o.length) + 2*time.Minute
 }
 
 // startBehind starts chains with the bad line in their middle.
