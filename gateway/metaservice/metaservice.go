@@ -13,6 +13,7 @@
 package metaservice
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"time"
@@ -36,11 +37,30 @@ const (
 // Builtins returns the services about the clients of a security server. Every
 // member and subsystem of the network may call them; none tells of itself.
 func Builtins() []gateway.Builtin {
+	d := documents{slots: make(chan struct{}, 2)}
 	return []gateway.Builtin{
 		{Code: serverconf.ListMethods, REST: true, SOAP: true, Serve: serveMethods(listed)},
 		{Code: serverconf.AllowedMethods, REST: true, SOAP: true, Serve: serveMethods(allowed)},
-		{Code: serverconf.GetOpenAPI, REST: true, Serve: serveOpenAPI},
-		{Code: serverconf.GetWSDL, SOAP: true, Serve: serveWSDL},
+		{Code: serverconf.GetOpenAPI, REST: true, Serve: d.serveOpenAPI},
+		{Code: serverconf.GetWSDL, SOAP: true, Serve: d.serveWSDL},
+	}
+}
+
+// documents are the services that send the documents which describe services.
+type documents struct {
+	// slots bound how many are rewritten at once: a tree of YAML takes two hundred
+	// times as much memory as its text.
+	slots chan struct{}
+}
+
+// rewrite makes of a document what may be shown.
+func (d documents) rewrite(ctx context.Context, content []byte, hide func([]byte) ([]byte, error)) ([]byte, error) {
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+		return hide(content)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

@@ -4,6 +4,7 @@ package metaservice
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,10 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 
@@ -24,7 +28,7 @@ import (
 
 // serveOpenAPI sends the OpenAPI document of a service, without the addresses of
 // its servers.
-func serveOpenAPI(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
+func (d documents) serveOpenAPI(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
 	code, err := codeInQuery(c.Request.Query)
 	if err != nil {
 		return err
@@ -52,7 +56,7 @@ func serveOpenAPI(w http.ResponseWriter, r *http.Request, c *gateway.Call) error
 	if asJSON {
 		hide = hideServersJSON
 	}
-	content, err := hide(document.Content)
+	content, err := d.rewrite(r.Context(), document.Content, hide)
 	if err != nil {
 		return fault.Wrap(fault.InternalError, err, "The description of service %s is not an OpenAPI document that can be passed on: %v", name.LogString(), err)
 	}
@@ -103,7 +107,10 @@ func isJSON(d *gateway.Document) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(d.Content, " \t\r\n\ufeff"), []byte("{"))
 }
 
-var errOpenAPIVersion = errors.New("its version is not 3")
+var (
+	errOpenAPIVersion = errors.New("its version is not 3")
+	errServerURL      = errors.New("the URL of a server is malformed")
+)
 
 // serverPath returns what remains of a server's URL: its path. A URL with
 // variables stays as it is, as in X-Road.
@@ -113,7 +120,7 @@ func serverPath(server string) (string, error) {
 	}
 	u, err := url.Parse(server)
 	if err != nil {
-		return "", errors.New("the URL of a server is malformed")
+		return "", errServerURL
 	}
 	return u.EscapedPath(), nil
 }
@@ -197,18 +204,25 @@ func (j *jsonReader) next() json.Token {
 // value reads a whole value and returns its first token.
 func (j *jsonReader) value() json.Token {
 	first := j.next()
-	for t, depth := first, 0; j.err == nil; t = j.next() {
-		switch t {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-		if depth == 0 {
-			return first
-		}
+	j.rest(first)
+	return first
+}
+
+// rest reads what follows the first token of a value.
+func (j *jsonReader) rest(first json.Token) {
+	for depth := nesting(first); depth > 0 && j.err == nil; {
+		depth += nesting(j.next())
 	}
-	return nil
+}
+
+func nesting(t json.Token) int {
+	switch t {
+	case json.Delim('{'), json.Delim('['):
+		return 1
+	case json.Delim('}'), json.Delim(']'):
+		return -1
+	}
+	return 0
 }
 
 // members reads the members of an object to its end; f reads each value.
@@ -259,25 +273,86 @@ func (j *jsonReader) servers() {
 // enter reads the start of an object or array, or any other value whole.
 func (j *jsonReader) enter(start json.Delim) bool {
 	t := j.next()
-	if t == start {
-		return true
+	if t != start {
+		j.rest(t)
 	}
-	if t == json.Delim('{') || t == json.Delim('[') {
-		for depth := 1; depth > 0 && j.err == nil; {
-			switch j.next() {
-			case json.Delim('{'), json.Delim('['):
-				depth++
-			case json.Delim('}'), json.Delim(']'):
-				depth--
-			}
-		}
-	}
-	return false
+	return t == start
 }
 
-// hideServersYAML is hideServersJSON for YAML. The document is written anew:
-// what it means stays, its layout may not.
+// maxTree bounds a YAML document that is read as a whole, in bytes: its tree
+// takes two hundred times as much. Only documents of unusual form are.
+const maxTree = 512 << 10
+
+// hideServersYAML is hideServersJSON for YAML. Documents of a form in which the
+// list of servers is not found, or in it a URL, are refused.
 func hideServersYAML(b []byte) ([]byte, error) {
+	if from, to, ok := findServers(b); ok {
+		if from == to {
+			return b, nil
+		}
+		servers, err := hideTree(b[from:to])
+		if err == nil {
+			return slices.Concat(b[:from], servers, b[to:]), nil
+		}
+		if errors.Is(err, errServerURL) {
+			return nil, err
+		}
+		// It refers to what is elsewhere in the document.
+	}
+	if len(b) > maxTree {
+		return nil, fmt.Errorf("it has more than %d bytes and an unusual form", maxTree)
+	}
+	return hideTree(b)
+}
+
+// topKey is the start of an entry of the mapping that a document is.
+var topKey = regexp.MustCompile(`^(?:([A-Za-z_][\w.-]*)|"([^"\\]*)"|'([^']*)')[ \t]*:(?:[ \t\r]([^#]*)|$)`)
+
+// findServers finds the entry "servers" of a document of version 3 whose
+// entries begin each at the start of a line, as people write it. There may be
+// none.
+func findServers(b []byte) (from, to int, ok bool) {
+	version, begun := false, false
+	inside := false
+	for at := 0; at < len(b); {
+		line := b[at:]
+		if end := bytes.IndexByte(line, '\n'); end >= 0 {
+			line = line[:end]
+		}
+		start := at
+		at = min(at+len(line)+1, len(b))
+		if len(bytes.TrimRight(line, " \t\r")) == 0 || strings.IndexByte(" \t#", line[0]) >= 0 || begun && bytes.HasPrefix(line, []byte("- ")) {
+			if inside {
+				to = at
+			}
+			continue
+		}
+		if text := string(bytes.TrimRight(line, " \r")); !begun && text == "---" {
+			begun = true
+			continue
+		}
+		m := topKey.FindSubmatch(line)
+		if m == nil {
+			return 0, 0, false
+		}
+		begun, inside = true, false
+		switch key := string(m[1]) + string(m[2]) + string(m[3]); key {
+		case "openapi":
+			if version = strings.HasPrefix(strings.Trim(string(m[4]), " \"'"), "3."); !version {
+				return 0, 0, false
+			}
+		case "servers":
+			if to > 0 {
+				return 0, 0, false // twice
+			}
+			from, to, inside = start, at, true
+		}
+	}
+	return from, to, version && to-from <= maxTree
+}
+
+// hideTree is hideServersYAML for a document or its entry "servers".
+func hideTree(b []byte) ([]byte, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {
@@ -289,7 +364,8 @@ func hideServersYAML(b []byte) ([]byte, error) {
 	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("malformed YAML: it is not a mapping")
 	}
-	changed := false
+	var urls []*yaml.Node
+	seen := map[*yaml.Node]bool{} // an alias may stand for one that was there
 	for key, value := range mapping(doc.Content[0]) {
 		switch key {
 		case "openapi":
@@ -297,33 +373,71 @@ func hideServersYAML(b []byte) ([]byte, error) {
 				return nil, errOpenAPIVersion
 			}
 		case "servers":
-			for _, server := range target(value).Content {
+			for _, server := range value.Content {
 				for key, v := range mapping(target(server)) {
-					if key != "url" || v.Kind != yaml.ScalarNode {
-						continue
-					}
-					kept, err := serverPath(v.Value)
-					if err != nil {
-						return nil, err
-					}
-					if kept != v.Value {
-						v.SetString(kept)
-						changed = true
+					if key == "url" && v.Kind == yaml.ScalarNode && !seen[v] {
+						urls, seen[v] = append(urls, v), true
 					}
 				}
 			}
 		}
 	}
-	if !changed {
-		return b, nil
+	return hideURLs(b, urls)
+}
+
+// hideURLs replaces URLs in a document by their paths.
+func hideURLs(b []byte, urls []*yaml.Node) ([]byte, error) {
+	slices.SortFunc(urls, func(x, y *yaml.Node) int {
+		return cmp.Or(cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
+	})
+	var edits []edit
+	line, column, at := 1, 1, 0
+	for _, v := range urls {
+		kept, err := serverPath(v.Value)
+		if err != nil {
+			return nil, err
+		}
+		if kept == v.Value {
+			continue
+		}
+		for ; line < v.Line; line++ {
+			end := bytes.IndexByte(b[at:], '\n')
+			if end < 0 {
+				return nil, errForm
+			}
+			column, at = 1, at+end+1
+		}
+		for ; column < v.Column; column++ { // of characters, not bytes
+			_, size := utf8.DecodeRune(b[at:])
+			at += size
+		}
+		length := scalarLength(b[at:], v)
+		if length == 0 {
+			return nil, errForm
+		}
+		edits = append(edits, edit{at, at + length, "'" + strings.ReplaceAll(kept, "'", "''") + "'"})
 	}
-	var out bytes.Buffer
-	enc := yaml.NewEncoder(&out)
-	enc.SetIndent(2)
-	if err := enc.Encode(&doc); err != nil {
-		return nil, fmt.Errorf("malformed YAML: %w", err)
+	return apply(b, edits), nil
+}
+
+var errForm = errors.New("the URL of a server stands in it in an unusual form")
+
+// scalarLength returns how many bytes of the text at its place a scalar has; 0:
+// something else stands there.
+func scalarLength(text []byte, v *yaml.Node) int {
+	var written string
+	switch v.Style {
+	case 0:
+		written = v.Value
+	case yaml.SingleQuotedStyle:
+		written = "'" + strings.ReplaceAll(v.Value, "'", "''") + "'"
+	case yaml.DoubleQuotedStyle:
+		written = `"` + v.Value + `"` // escapes are unusual in a URL
 	}
-	return out.Bytes(), enc.Close()
+	if !bytes.HasPrefix(text, []byte(written)) {
+		return 0
+	}
+	return len(written)
 }
 
 // target returns what an alias stands for.

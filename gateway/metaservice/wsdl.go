@@ -29,7 +29,7 @@ import (
 const endpointAddress = "http://example.org/xroad-endpoint"
 
 // serveWSDL sends the WSDL document of a service as an attachment.
-func serveWSDL(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
+func (d documents) serveWSDL(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
 	code, version, err := wsdlQuestion(c.Request.Raw)
 	if err != nil {
 		return fault.Wrap(fault.InvalidRequest, err, "The request is malformed: %v", err)
@@ -56,7 +56,7 @@ func serveWSDL(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
 	if err != nil {
 		return err
 	}
-	content, err := hideAddresses(document.Content)
+	content, err := d.rewrite(r.Context(), document.Content, hideAddresses)
 	if err != nil {
 		return fault.Wrap(fault.InternalError, err, "The description of service %s is not a WSDL document that can be passed on: %v", name.LogString(), err)
 	}

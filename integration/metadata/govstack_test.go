@@ -5,6 +5,7 @@ package metadata_test
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,6 +30,7 @@ func govStack(t *testing.T, address string, byDefault string) (*testnet.Network,
 		}
 		if byDefault != "" {
 			c.GovStack.Client = testnet.ClientID(byDefault)
+			c.Faults.Style = "CamelCase" // codes are understood however they are spelt
 		}
 	}})
 	services(n)
@@ -190,6 +192,15 @@ func TestGovStackDefaultClient(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusOK || len(services.Member) != 2 {
 			t.Errorf("%q: %d, %+v, %v", header, resp.StatusCode, services, err)
 		}
+	}
+	resp, err := http.Get(base + "/r1/TEST/GOV/2002/nobody/listMethods")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusOK || string(b) != `{"member":[]}` {
+		t.Errorf("%d %s %v", resp.StatusCode, b, err)
 	}
 }
 
