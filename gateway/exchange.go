@@ -99,6 +99,9 @@ func newIdleBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *id
 }
 
 func (b *idleBody) Read(p []byte) (int, error) {
+	if b.ended {
+		return 0, io.EOF
+	}
 	b.asked = false
 	deadline := time.Now().Add(b.idle)
 	if !b.until.IsZero() && b.until.Before(deadline) {

@@ -93,10 +93,6 @@ func (l Limits) withDefaults() Limits {
 // demand a minimum (Message Transport Protocol, section 2.2).
 const Version = "7.8.1"
 
-// logTimeout bounds a write to the message log that must outlive its caller:
-// once a signature exists the record is written even if the client is gone.
-const logTimeout = 30 * time.Second
-
 // Gateway carries messages. It is safe for concurrent use.
 type Gateway struct {
 	server   id.SecurityServer
@@ -182,9 +178,7 @@ func (g *Gateway) View() (*globalconf.View, error) {
 // append writes one record, durably. A signature exists by now, so the record
 // is written even if the caller has gone.
 func (g *Gateway) append(ctx context.Context, r *msglog.Record) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logTimeout)
-	defer cancel()
-	err := g.log.Append(ctx, r)
+	err := g.log.Append(context.WithoutCancel(ctx), r)
 	switch {
 	case err == nil:
 		return nil

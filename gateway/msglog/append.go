@@ -31,7 +31,8 @@ type bodySource interface {
 const maxRecord = 64 << 20
 
 // Append makes r durable and sets r.Seq. On any error the message counts as not
-// logged. The context can end the wait for a turn, never the wait for the disk:
+// logged. The context can end the wait for a turn, which takes half a minute at
+// most in any case, but never the wait for the disk:
 // once the record is on its way, only the disk knows.
 func (l *Log) Append(ctx context.Context, r *Record) error {
 	bodies := make([]bodySource, len(r.Attachments))
@@ -222,13 +223,11 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 		l.discard(e)
 		return 0, fmt.Errorf("%w: %d bytes", ErrInvalid, len(value))
 	}
-	select {
-	case l.order <- struct{}{}:
-	case <-ctx.Done():
-		l.discard(e)
-		return 0, ctx.Err()
-	case <-l.failed:
-		return 0, l.failure
+	if err := l.takeTurn(ctx); err != nil {
+		if l.failedErr() == nil {
+			l.discard(e)
+		}
+		return 0, err
 	}
 	b, err := l.enqueueEntry(e, value, learn, leaf)
 	<-l.order
@@ -245,6 +244,31 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 		}
 	}
 	return e.Seq, nil
+}
+
+// turnTimeout bounds the wait for a turn: a turn takes microseconds, so after
+// that the log is as good as broken.
+const turnTimeout = 30 * time.Second
+
+// takeTurn returns when the caller holds order.
+func (l *Log) takeTurn(ctx context.Context) error {
+	select {
+	case l.order <- struct{}{}:
+		return nil
+	default: // a timer for each record would cost more than its turn
+	}
+	timer := time.NewTimer(turnTimeout)
+	defer timer.Stop()
+	select {
+	case l.order <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("no turn to write within %v", turnTimeout)
+	case <-l.failed:
+		return l.failure
+	}
 }
 
 // enqueueEntry is called by the holder of order. With learn, the signature
