@@ -148,14 +148,23 @@ func (t *Tracer) start(ctx context.Context, name string, kind Kind, at time.Time
 	return s
 }
 
+// maxState bounds the tracestate that is carried on: no more need be (W3C Trace
+// Context, section 3.3.1.5), and Java security servers take 8 KiB of headers.
+const maxState = 512
+
 // Inject writes the trace context of s to a header, in place of any other.
 func (s *Span) Inject(h http.Header) {
 	if s == nil {
 		return
 	}
-	h.Del("Tracestate")
+	h.Del(headerState)
 	carrier.Inject(s.ctx, propagation.HeaderCarrier(h))
+	if len(h.Get(headerState)) > maxState {
+		h.Del(headerState)
+	}
 }
+
+const headerState = "Tracestate"
 
 // Recording tells whether anyone will see the span: attributes are worth making.
 func (s *Span) Recording() bool { return s != nil && s.span != nil && s.span.IsRecording() }

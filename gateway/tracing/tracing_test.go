@@ -172,6 +172,8 @@ func TestCarryOnly(t *testing.T) {
 		{"00-" + traceID + "-0000000000000000-01", "", "", ""},
 		{"00-" + traceID + "-00f067aa0ba902b7-01\r\nX: y", "", "", ""},
 		{sampled, strings.Repeat("a=b,", 40) + "z=z", sampled, ""},
+		{sampled, "a=" + strings.Repeat("b", 200) + ",c=" + strings.Repeat("d", 200), sampled, "a=" + strings.Repeat("b", 200) + ",c=" + strings.Repeat("d", 200)},
+		{sampled, "a=" + strings.Repeat("b", 250) + ",c=" + strings.Repeat("d", 250) + ",e=" + strings.Repeat("f", 50), sampled, ""},
 	} {
 		span := tracer.Start(header(test.parent, test.state), "x", time.Now())
 		hop := span.Child("y", tracing.Called, time.Now())
