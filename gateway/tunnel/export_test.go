@@ -110,3 +110,9 @@ const (
 	ManyHandshakes = manyHandshakes
 	MaxHandshakes  = maxHandshakes
 )
+
+// Widen has a client make up to n connections to a peer.
+func Widen(c *Client, n int) { c.quic.width = n }
+
+// Near sets what a client takes for near.
+func Near(c *Client, d time.Duration) { c.quic.nearby = d }

@@ -260,6 +260,13 @@ func (b *h1Body) Close() error {
 		x.ended = err == io.EOF
 		x.conn.raw.SetReadDeadline(time.Time{})
 	}
+	if x.ended && !x.last && !x.trySettle() { // the sender is a moment behind the answer, or stuck
+		select {
+		case err := <-x.sent:
+			x.settle(err)
+		case <-time.After(drainTime):
+		}
+	}
 	x.recycle()
 	return nil
 }

@@ -76,12 +76,14 @@ type QUICServer struct {
 
 	handshakes handshakes
 	leaving    chan struct{} // closed by Shutdown
-	once       sync.Once
+	served     chan struct{} // closed when Serve returns
 	conns      sync.WaitGroup
 
-	mu    sync.Mutex
-	peers map[pki.CertHash]int // connections
-	open  map[*quic.Conn]struct{}
+	mu      sync.Mutex
+	serving bool
+	closed  bool                 // by Shutdown
+	peers   map[pki.CertHash]int // connections
+	open    map[*quic.Conn]struct{}
 }
 
 // NewQUICServer returns a server for cfg.
@@ -90,7 +92,7 @@ func NewQUICServer(cfg ServerConfig) (*QUICServer, error) {
 		return nil, errors.New("tunnel: incomplete configuration")
 	}
 	s := &QUICServer{
-		handler: cfg.Handler, growth: newGrowth(), metrics: cfg.Metrics, log: cfg.Log, leaving: make(chan struct{}),
+		handler: cfg.Handler, growth: newGrowth(), metrics: cfg.Metrics, log: cfg.Log, leaving: make(chan struct{}), served: make(chan struct{}),
 		peers: map[pki.CertHash]int{}, open: map[*quic.Conn]struct{}{},
 	}
 	if s.metrics == nil {
@@ -157,8 +159,17 @@ func staples(ocsp func(hash string) ([]byte, bool)) func(*tls.Certificate) []byt
 }
 
 // Serve answers on socket until Shutdown and closes it. The error is then
-// http.ErrServerClosed.
+// http.ErrServerClosed. It may be called once.
 func (s *QUICServer) Serve(socket net.PacketConn) error {
+	s.mu.Lock()
+	if s.closed || s.serving {
+		s.mu.Unlock()
+		return errors.Join(http.ErrServerClosed, socket.Close())
+	}
+	s.serving = true
+	s.mu.Unlock()
+	defer close(s.served)
+	defer s.conns.Wait()
 	t := &quic.Transport{
 		Conn: socket, ConnectionIDLength: 8, StatelessResetKey: s.reset,
 		ConnContext:         s.handshakes.begin,
@@ -202,14 +213,18 @@ func (s *QUICServer) Serve(socket net.PacketConn) error {
 // Shutdown asks peers to make no more requests and waits for those under way.
 // When ctx ends, they are broken off.
 func (s *QUICServer) Shutdown(ctx context.Context) error {
-	s.once.Do(func() { close(s.leaving) })
-	done := make(chan struct{})
-	go func() {
-		s.conns.Wait()
-		close(done)
-	}()
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.leaving)
+	}
+	serving := s.serving
+	s.mu.Unlock()
+	if !serving {
+		return nil
+	}
 	select {
-	case <-done:
+	case <-s.served:
 		return nil
 	case <-ctx.Done():
 	}
@@ -218,7 +233,7 @@ func (s *QUICServer) Shutdown(ctx context.Context) error {
 		_ = conn.CloseWithError(codeNoError, "shutdown")
 	}
 	s.mu.Unlock()
-	<-done
+	<-s.served
 	return ctx.Err()
 }
 

@@ -167,6 +167,8 @@ type quicPool struct {
 	now    func() time.Time
 	metric *Metrics
 
+	width    int                                          // maxConnections
+	nearby   time.Duration                                // nearby
 	silence  time.Duration                                // maxSilence
 	unused   time.Duration                                // unusedTime
 	patience func() (context.Context, context.CancelFunc) // for one connection to be made; ends with the client
@@ -183,7 +185,7 @@ type quicPool struct {
 func newQUICPool(cfg ClientConfig, c *Client, life context.Context) *quicPool {
 	q := &quicPool{
 		growth: newGrowth(), forced: cfg.Transport == QUIC, dialer: cfg.DialUDP, staple: staples(cfg.OCSP),
-		port: c.port, most: c.max, now: c.now, metric: c.metrics, silence: maxSilence, unused: unusedTime,
+		port: c.port, most: c.max, now: c.now, metric: c.metrics, width: maxConnections(), nearby: nearby, silence: maxSilence, unused: unusedTime,
 		offers: map[string]*offer{}, conns: map[poolKey][]*h3Conn{}, trying: map[poolKey]bool{},
 	}
 	q.config = quicConfig(cfg.Windows, q.growth)
@@ -214,7 +216,7 @@ func (q *quicPool) near(key poolKey) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
 	c := least(q.conns[key])
-	return c != nil && c.conn.ConnectionStats().SmoothedRTT < nearby
+	return c != nil && c.conn.ConnectionStats().MinRTT < q.nearby
 }
 
 func least(conns []*h3Conn) *h3Conn {
@@ -282,7 +284,7 @@ func (q *quicPool) consider(key poolKey, cert *tls.Certificate) (without bool) {
 	port := q.offered(key.address)
 	conns := q.conns[key]
 	best := least(conns)
-	enough := len(conns) > 0 && (best == nil || best.streams.Load() < crowded || len(conns) >= maxConnections())
+	enough := len(conns) > 0 && (best == nil || best.streams.Load() < crowded || len(conns) >= q.width)
 	skip := port == 0 || enough || q.trying[key] || q.closed || q.now().Before(q.offers[key.address].notBefore)
 	q.mu.RUnlock()
 	if skip {
@@ -332,7 +334,7 @@ func (q *quicPool) enter(ctx context.Context, key poolKey, cert *tls.Certificate
 		if closed {
 			return nil, ErrClosed
 		}
-		if c := least(conns); c != nil && len(conns) >= maxConnections() && c.conn.Context().Err() == nil {
+		if c := least(conns); c != nil && len(conns) >= q.width && c.conn.Context().Err() == nil {
 			s, err := c.conn.OpenStreamSync(ctx)
 			if err != nil {
 				return nil, lost(err)

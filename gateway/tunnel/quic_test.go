@@ -219,7 +219,11 @@ func TestLargeBodiesNearby(t *testing.T) {
 	a, b := w.add("a"), w.add("b")
 	b.serve(announced(tellProto)).serveQUIC()
 	c := a.tunnel()
+	far := a.tunnel()
+	tunnel.Near(c, time.Hour)
+	tunnel.Near(far, 0)
 	until(t, c, b, overH3)
+	until(t, far, b, overH3)
 	for _, tt := range []struct {
 		body io.Reader
 		want string
@@ -235,6 +239,14 @@ func TestLargeBodiesNearby(t *testing.T) {
 			t.Errorf("%T: %q, %v", tt.body, got, err)
 		}
 		resp.Body.Close()
+	}
+	resp, err := send(t.Context(), far, b, onlyReader{strings.NewReader("of unknown size")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.ReadAll(resp.Body); err != nil || string(got) != overH3 {
+		t.Errorf("far away: %q, %v", got, err)
 	}
 }
 
@@ -631,7 +643,14 @@ func TestQUICBackPressure(t *testing.T) {
 
 func TestQUICLargeBodies(t *testing.T) {
 	t.Parallel()
-	_, b, c := overQUIC(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { io.Copy(rw, r.Body) }))
+	_, b, c := overQUIC(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Mode") == "count" {
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(rw, n)
+			return
+		}
+		io.Copy(rw, r.Body)
+	}))
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18) // 4 MiB
 	for _, body := range []io.Reader{bytes.NewReader(want), onlyReader{bytes.NewReader(want)}, io.MultiReader(bytes.NewReader(want[:7]), bytes.NewReader(want[7:]))} {
 		if b, ok := body.(*bytes.Reader); ok { // one in memory must not wait for its own echo
@@ -648,13 +667,9 @@ func TestQUICLargeBodies(t *testing.T) {
 		resp.Body.Close()
 	}
 	// In memory: Post returns only when it no longer needs the buffer.
-	b.http.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		n, _ := io.Copy(io.Discard, r.Body)
-		fmt.Fprint(rw, n)
-	})
 	for _, size := range []int{1, 1 << 10, 60 << 10, 64 << 10, 100 << 10, 1 << 20} {
 		buf := bytes.NewBuffer(bytes.Clone(want[:size]))
-		resp, err := send(t.Context(), c, b, buf)
+		resp, err := c.Post(t.Context(), b.view.Load(), b.providers(), b.client, http.Header{"X-Mode": {"count"}}, buf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -854,6 +869,52 @@ func TestQUICManyAtOnce(t *testing.T) {
 	c.Close()
 	if _, err := post(t, c, b, "x"); !errors.Is(err, tunnel.ErrClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// A connection that many exchanges use gets company.
+func TestQUICMoreConnections(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
+			<-release
+		}
+		io.WriteString(rw, r.Proto+" "+r.RemoteAddr)
+	}))).serveQUIC()
+	c := a.tunnel()
+	tunnel.Widen(c, 2)
+	from := map[string]bool{}
+	quick := func() {
+		t.Helper()
+		got, err := post(t, c, b, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if proto, addr, _ := strings.Cut(got, " "); proto == overH3 {
+			from[addr] = true
+		}
+	}
+	for begun := time.Now(); len(from) == 0 && time.Since(begun) < 20*time.Second; {
+		quick()
+	}
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := post(t, c, b, "wait"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for begun := time.Now(); len(from) < 2 && time.Since(begun) < 20*time.Second; time.Sleep(time.Millisecond) {
+		quick()
+	}
+	close(release)
+	wg.Wait()
+	if len(from) != 2 || w.dials("udp b.test:5500") != 2 {
+		t.Errorf("requests from %v, %d connections", from, w.dials("udp b.test:5500"))
 	}
 }
 
