@@ -182,7 +182,7 @@ func megabytes(rate float64) string {
 	if rate == 0 {
 		return ""
 	}
-	return fmt.Sprintf("  %.0f MB/s", rate)
+	return "  " + three(rate) + " MB/s"
 }
 
 // ofReference makes a subject of a reference chain.
