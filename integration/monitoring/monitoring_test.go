@@ -15,6 +15,8 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +103,29 @@ func ask(n *testnet.Network, client, owner, server, code, body string) *testnet.
 	return n.SOAP("text/xml", strings.NewReader(strings.Replace(envelope, "<id:subsystemCode>none</id:subsystemCode>", "", 1)))
 }
 
+// valid checks what is in the body of an envelope against a schema, by xmllint.
+func valid(t *testing.T, schema string, envelope []byte) {
+	t.Helper()
+	xmllint, err := exec.LookPath("xmllint")
+	if err != nil {
+		t.Log("xmllint is not installed: the answer is not checked against the schema")
+		return
+	}
+	var doc struct {
+		Body struct {
+			Content []byte `xml:",innerxml"`
+		} `xml:"Body"`
+	}
+	if err := xml.Unmarshal(envelope, &doc); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(xmllint, "--nonet", "--noout", "--schema", filepath.Join("testdata", schema), "-")
+	cmd.Stdin = bytes.NewReader(doc.Body.Content)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s\n%s", out, doc.Body.Content)
+	}
+}
+
 func dataBody(fields ...string) string {
 	spec := ""
 	for _, f := range fields {
@@ -127,10 +152,16 @@ func data(t *testing.T, n *testnet.Network, client, owner, server string, messag
 			return fmt.Errorf("%w: %s", err, res.Body)
 		}
 		r := multipart.NewReader(bytes.NewReader(res.Body), params["boundary"])
-		if _, err := r.NextRawPart(); err != nil {
+		part, err := r.NextRawPart()
+		if err != nil {
 			return err
 		}
-		part, err := r.NextRawPart()
+		soap, err := io.ReadAll(part)
+		if err != nil {
+			return err
+		}
+		valid(t, "op-monitoring.xsd", soap)
+		part, err = r.NextRawPart()
 		if err != nil {
 			return err
 		}
@@ -299,6 +330,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		}
 		for _, s := range h.Services {
 			if s.Code == "persons" && s.Good == 3 && s.Bad == 1 {
+				valid(t, "op-monitoring.xsd", res.Body)
 				return nil
 			}
 		}
@@ -311,6 +343,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 	for client, server := range map[string][2]string{testnet.Stranger: {owner2, testnet.Server2}, owner1: {owner1, testnet.Server1}} {
 		res := ask(n, client, server[0], server[1], serverconf.GetMetrics, metrics)
+		valid(t, "monitoring.xsd", res.Body)
 		for _, want := range []string{"<m:name>SERVER:" + server[1] + "</m:name>", "SECURITY_SERVER_TLS", "AUTH_OR_SIGN", "TotalPhysicalMemory"} {
 			if !bytes.Contains(res.Body, []byte(want)) {
 				t.Errorf("%s does not see %s: %q %s", client, want, res.Code, res.Fault.Message)
