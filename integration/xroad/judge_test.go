@@ -20,8 +20,26 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testnet.Main(m)) }
 
-// classPath names the variable with the class path of X-Road.
+// classPath names the variable with X-Road's class path.
 const classPath = "KONTOR_XROAD_CLASSPATH"
+
+// classes is that class path; without one the test is skipped.
+func classes(t *testing.T) string {
+	t.Helper()
+	classes := os.Getenv(classPath)
+	if classes == "" {
+		t.Skip(classPath + " does not tell where X-Road's classes are")
+	}
+	return classes
+}
+
+// java is the Java machine.
+func java() string {
+	if home := os.Getenv("JAVA_HOME"); home != "" {
+		return filepath.Join(home, "bin", "java")
+	}
+	return "java"
+}
 
 // judge is a Java machine with X-Road's classes.
 type judge struct {
@@ -33,15 +51,7 @@ type judge struct {
 // newJudge starts the machine, or skips the test where there is none.
 func newJudge(t *testing.T) *judge {
 	t.Helper()
-	classes := os.Getenv(classPath)
-	if classes == "" {
-		t.Skip(classPath + " does not tell where X-Road's classes are")
-	}
-	java := "java"
-	if home := os.Getenv("JAVA_HOME"); home != "" {
-		java = filepath.Join(home, "bin", "java")
-	}
-	cmd := exec.Command(java, "-cp", classes, filepath.Join("testdata", "Judge.java"))
+	cmd := exec.Command(java(), "-cp", classes(t), filepath.Join("testdata", "Judge.java"))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
