@@ -242,10 +242,18 @@ func (q *quicPool) learn(address string, values []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	o := q.offers[address]
-	if o == nil {
-		if alt.port == 0 {
-			return
+	switch {
+	case alt.port == 0 && o == nil:
+		return
+	case alt.port == 0: // taken back
+		for key, conns := range q.conns {
+			if key.address == address {
+				for _, c := range conns {
+					c.leave()
+				}
+			}
 		}
+	case o == nil:
 		o = q.remember(address)
 	}
 	o.port, o.until = alt.port, q.now().Add(alt.fresh)

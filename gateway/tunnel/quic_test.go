@@ -250,6 +250,57 @@ func TestLargeBodiesNearby(t *testing.T) {
 	}
 }
 
+// An offer lasts as long as it says, and can be taken back.
+func TestOfferEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	var offer atomic.Value
+	offer.Store(`h3=":5500"; ma=3600`)
+	b.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if v := offer.Load().(string); v != "" {
+			rw.Header().Set("Alt-Svc", v)
+		}
+		tellProto(rw, r)
+	})).serveQUIC()
+	c := a.tunnel()
+	tunnel.Near(c, time.Hour)
+	until(t, c, b, overH3)
+	offer.Store("clear")
+	resp, err := send(t.Context(), c, b, onlyReader{strings.NewReader("large")}) // over HTTPS
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	dials := w.dials("udp b.test:5500")
+	for range 20 {
+		if got, err := post(t, c, b, "x"); err != nil || got != overH1 {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if w.dials("udp b.test:5500") != dials {
+		t.Error("dialled again")
+	}
+
+	offer.Store(`h3=":5500"; ma=3600`)
+	late := a.tunnel()
+	until(t, late, b, overH3)
+	offer.Store("")
+	w.clock.Store(int64(2 * time.Hour))
+	if err := b.quic.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dials = w.dials("udp b.test:5500")
+	for range 20 {
+		if got, err := post(t, late, b, "x"); err != nil || got != overH1 {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if w.dials("udp b.test:5500") != dials {
+		t.Error("dialled after the offer's end")
+	}
+}
+
 // If what is sent by UDP vanishes, no exchange waits for it, and it is not
 // tried again soon.
 func TestUDPBlocked(t *testing.T) {
