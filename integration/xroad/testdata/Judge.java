@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ee.ria.xroad.common.asic.AsicContainerVerifier;
-import ee.ria.xroad.common.identifier.ClientId;
 
 import org.niis.xroad.globalconf.GlobalConfProvider;
 import org.niis.xroad.globalconf.impl.FileSystemGlobalConfSource;
 import org.niis.xroad.globalconf.impl.GlobalConfImpl;
 
 import java.io.BufferedReader;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.file.Files;
@@ -46,6 +46,7 @@ public final class Judge {
             case "shared" -> schema("SharedParametersSchemaValidatorV" + q[1], q[2]);
             case "private" -> schema("PrivateParametersSchemaValidatorV" + (q[1].equals("2") ? "2" : "3"), q[2]);
             case "download" -> download(q[1], Integer.parseInt(q[2]), q[3]);
+            case "request" -> request(load(q[1]), q[2], q[3]);
             case "network" -> network(load(q[1]));
             default -> throw new IllegalArgumentException(q[0]);
         };
@@ -79,6 +80,19 @@ public final class Judge {
         var client = type.getConstructor(String.class, int.class).newInstance(dir, version);
         var result = type.getMethod("execute").invoke(client);
         return String.valueOf(result.getClass().getMethod("isSuccess").invoke(result));
+    }
+
+    /** Reads and verifies a management request as a central server does. */
+    private static String request(GlobalConfProvider conf, String contentType, String file) throws Exception {
+        var type = Class.forName("org.niis.xroad.common.managementrequest.verify.ManagementRequestVerifier");
+        var verifier = type.getConstructor(GlobalConfProvider.class).newInstance(conf);
+        try (var in = Files.newInputStream(Path.of(file))) {
+            var result = type.getMethod("readRequest", String.class, InputStream.class).invoke(verifier, contentType, in);
+            var service = result.getClass().getMethod("requestType").invoke(result);
+            var request = result.getClass().getMethod("request").invoke(result);
+            return service.getClass().getMethod("getServiceCode").invoke(service) + "\t"
+                    + request.getClass().getMethod("getServer").invoke(request);
+        }
     }
 
     /** Tells what a security server would read out of the configuration. */
