@@ -28,11 +28,7 @@ func newCert() *cobra.Command {
 	var output string
 	list := &cobra.Command{
 		Use: "list", Short: "List certificates, what state they are in and what to do next", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			certs, err := certificates(c.Context(), api)
 			if err != nil {
 				return err
@@ -40,29 +36,21 @@ func newCert() *cobra.Command {
 			return printList(c.OutOrStdout(), output, certs, []string{"CERTIFICATE", "USAGE", "SUBJECT", "UNTIL", "STATE", "ACTIVE", "USABLE", "NEXT"}, func(v admin.Certificate) []string {
 				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.NotAfter.Format("2006-01-02"), v.State, yesNo(v.Active), yesNo(v.Usable), v.Next}
 			})
-		},
+		}),
 	}
 	show := &cobra.Command{
 		Use: "show CERTIFICATE", Short: "Show a certificate", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			cert, _, err := api.Certificate(c.Context(), a[0])
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, cert, certLines)
-		},
+		}),
 	}
 	authorities := &cobra.Command{
 		Use: "authorities", Short: "List the approved certification authorities", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			all, err := api.Authorities(c.Context())
 			if err != nil {
 				return err
@@ -70,7 +58,7 @@ func newCert() *cobra.Command {
 			return printList(c.OutOrStdout(), output, all, []string{"NAME", "AUTHENTICATION ONLY", "PROFILE"}, func(v admin.Authority) []string {
 				return []string{v.Name, yesNo(v.AuthenticationOnly), v.Profile}
 			})
-		},
+		}),
 	}
 
 	var r admin.NewRequest
@@ -81,11 +69,7 @@ func newCert() *cobra.Command {
 approved authority, if there is one only; else name the authority or the profile.`,
 		Example: "  kontor cert request 3f2a91… --dns-name ss1.example.org --country FI --out auth.csr.pem",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			csr, err := api.RequestCertificate(c.Context(), a[0], r)
 			if err != nil {
 				return err
@@ -102,7 +86,7 @@ approved authority, if there is one only; else name the authority or the profile
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "Wrote %s.\nNext: %s\n", out, csr.Next)
 			return nil
-		},
+		}),
 	}
 	f := request.Flags()
 	f.StringVar(&r.Authority, "authority", "", "approved certification authority (kontor cert authorities)")
@@ -122,11 +106,7 @@ A signing certificate is registered at once; an authentication certificate when
 the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 		Example: "  kontor cert import auth.pem sign.pem",
 		Args:    args(cobra.MinimumNArgs(1)),
-		RunE: func(c *cobra.Command, files []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, files []string) error {
 			certs := []admin.Certificate{}
 			for _, file := range files {
 				text, err := readPEM(file)
@@ -145,7 +125,7 @@ the registry lists it. Before the gateway has ever run: kontor gateway import.`,
 			return printList(c.OutOrStdout(), output, certs, []string{"CERTIFICATE", "USAGE", "SUBJECT", "STATE", "ACTIVE", "NEXT"}, func(v admin.Certificate) []string {
 				return []string{v.Hash[:16], string(v.Usage), v.Subject, v.State, yesNo(v.Active), v.Next}
 			})
-		},
+		}),
 	}
 	load.Flags().BoolVar(&activate, "activate", true, "activate them, too")
 
@@ -159,17 +139,13 @@ of it: a declined request is shown with the reason, and the next run sends a
 new one.`,
 		Example: "  kontor cert register 3f2a91… --address ss1.example.org",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			v, err := api.RegisterCertificate(c.Context(), a[0], "", registration)
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, v, registrationLines)
-		},
+		}),
 	}
 	enter.Flags().StringVar(&registration.Address, "address", "", "host name or IP address at which other gateways reach this one; default: the registered one")
 	gw.suggest(enter, suggestCertificates)
@@ -178,11 +154,7 @@ new one.`,
 	var leaving admin.Unregistration
 	leave := &cobra.Command{
 		Use: "unregister CERTIFICATE", Short: "Have the registry remove an authentication certificate of this gateway", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			cert, etag, err := api.Certificate(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -195,7 +167,7 @@ new one.`,
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, v, registrationLines)
-		},
+		}),
 	}
 	leave.Flags().BoolVar(&leaving.Last, "last", false, "even if the gateway can carry no messages without it")
 	yesFlag(leave, &yes)
@@ -204,11 +176,7 @@ new one.`,
 	change := func(use, short, question string, do func(context.Context, *admin.Client, string, string) error, done string) *cobra.Command {
 		c := &cobra.Command{
 			Use: use + " CERTIFICATE", Short: short, Args: args(cobra.ExactArgs(1)),
-			RunE: func(c *cobra.Command, a []string) error {
-				api, err := gw.client()
-				if err != nil {
-					return err
-				}
+			RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 				cert, etag, err := api.Certificate(c.Context(), a[0])
 				if err != nil {
 					return err
@@ -223,7 +191,7 @@ new one.`,
 				}
 				fmt.Fprintf(c.ErrOrStderr(), "%s certificate %s.\n", done, cert.Hash[:16])
 				return nil
-			},
+			}),
 		}
 		if question != "" {
 			yesFlag(c, &yes)

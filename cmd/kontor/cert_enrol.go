@@ -17,11 +17,7 @@ func newCertEnrol() *cobra.Command {
 	var output string
 	status := &cobra.Command{
 		Use: "status", Short: "Show the certificates that a gateway gets by ACME, and how they fare", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			all, err := api.Enrolments(c.Context())
 			if err != nil {
 				return err
@@ -29,7 +25,7 @@ func newCertEnrol() *cobra.Command {
 			return printList(c.OutOrStdout(), output, all, []string{"USAGE", "MEMBER", "CERTIFICATE", "UNTIL", "RENEWED", "IN USE", "NOW", "PROBLEM"}, func(e renewal.Enrolment) []string {
 				return []string{string(e.Usage), e.Member, shortHash(e.Certificate), date(e.NotAfter), date(e.RenewAt), yesNo(e.InUse), e.Now, e.Problem}
 			})
-		},
+		}),
 	}
 	outputFlag(status, &output)
 

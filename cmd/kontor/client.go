@@ -20,11 +20,7 @@ func newClient() *cobra.Command {
 	var yes bool
 	list := &cobra.Command{
 		Use: "list", Short: "List the clients of a gateway", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			clients, err := api.Clients(c.Context())
 			if err != nil {
 				return err
@@ -32,21 +28,17 @@ func newClient() *cobra.Command {
 			return printList(c.OutOrStdout(), output, clients, []string{"CLIENT", "NAME", "STATUS", "CONNECTION", "SERVICES", "RIGHTS", "NEXT"}, func(v admin.LocalClient) []string {
 				return []string{v.ID, v.Name, v.Status, string(v.Connection), strconv.Itoa(len(v.Services)), strconv.Itoa(v.Rights), v.Next}
 			})
-		},
+		}),
 	}
 	show := &cobra.Command{
 		Use: "show CLIENT", Short: "Show a client", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			v, _, err := api.Client(c.Context(), a[0])
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, v, clientLines)
-		},
+		}),
 	}
 	add := &cobra.Command{
 		Use: "add CLIENT", Short: "Add a client",
@@ -54,27 +46,19 @@ func newClient() *cobra.Command {
 lists it for this gateway: ask for that with kontor client register.`,
 		Example: "  kontor client add DEV/GOV/1234/portal --connection https",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			v, err := api.AddClient(c.Context(), admin.NewClientEntry{ID: a[0], Connection: serverconf.ConnectionType(connection)})
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, v, clientLines)
-		},
+		}),
 	}
 	change := &cobra.Command{
 		Use: "change CLIENT", Short: "Change how a client connects",
 		Example: "  kontor client change DEV/GOV/1234/portal --connection https-no-auth",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			_, etag, err := api.Client(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -84,7 +68,7 @@ lists it for this gateway: ask for that with kontor client register.`,
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, v, clientLines)
-		},
+		}),
 	}
 	for _, c := range []*cobra.Command{add, change} {
 		c.Flags().StringVar(&connection, "connection", "https", "how its information systems connect: http (anything), https (with one of its certificates), https-no-auth")
@@ -93,11 +77,7 @@ lists it for this gateway: ask for that with kontor client register.`,
 	_ = change.MarkFlagRequired("connection") // the flag exists
 	remove := &cobra.Command{
 		Use: "delete CLIENT", Short: "Delete a client that the registry does not list any more", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			v, etag, err := api.Client(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -110,7 +90,7 @@ lists it for this gateway: ask for that with kontor client register.`,
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "Deleted client %s.\n", v.ID)
 			return nil
-		},
+		}),
 	}
 	yesFlag(remove, &yes)
 
@@ -118,11 +98,7 @@ lists it for this gateway: ask for that with kontor client register.`,
 	ask := func(use, short, question string, do func(context.Context, *admin.Client, string, string) (admin.ClientRequest, error)) *cobra.Command {
 		c := &cobra.Command{
 			Use: use, Short: short, Args: args(cobra.ExactArgs(1)),
-			RunE: func(c *cobra.Command, a []string) error {
-				api, err := gw.client()
-				if err != nil {
-					return err
-				}
+			RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 				v, etag, err := api.Client(c.Context(), a[0])
 				if err != nil {
 					return err
@@ -139,7 +115,7 @@ lists it for this gateway: ask for that with kontor client register.`,
 				return printOne(c.OutOrStdout(), output, r, func(r admin.ClientRequest) [][2]string {
 					return append([][2]string{{"Request", strconv.FormatUint(r.Request, 10)}}, clientLines(r.Client)...)
 				})
-			},
+			}),
 		}
 		if question != "" {
 			yesFlag(c, &yes)
@@ -204,11 +180,7 @@ func newClientCert() *cobra.Command {
 	var yes bool
 	list := &cobra.Command{
 		Use: "list CLIENT", Short: "List the certificates of a client's information systems", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			v, _, err := api.Client(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -216,7 +188,7 @@ func newClientCert() *cobra.Command {
 			return printList(c.OutOrStdout(), output, v.Certificates, []string{"CERTIFICATE", "SUBJECT", "UNTIL"}, func(v admin.ISCertificate) []string {
 				return []string{v.Hash[:16], v.Subject, v.NotAfter.Format("2006-01-02")}
 			})
-		},
+		}),
 	}
 	add := &cobra.Command{
 		Use: "add CLIENT FILE", Short: "Add a certificate that the client's information systems present, or its services",
@@ -239,11 +211,7 @@ func newClientCert() *cobra.Command {
 	}
 	remove := &cobra.Command{
 		Use: "delete CLIENT CERTIFICATE", Short: "Delete a certificate of a client's information systems", Args: args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			_, etag, err := api.Client(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -252,7 +220,7 @@ func newClientCert() *cobra.Command {
 				return err
 			}
 			return api.DeleteClientCertificate(c.Context(), a[0], a[1], etag)
-		},
+		}),
 	}
 	yesFlag(remove, &yes)
 	gw.suggest(list, suggestClients)
@@ -272,11 +240,7 @@ func newClientGroup() *cobra.Command {
 	var yes bool
 	list := &cobra.Command{
 		Use: "list CLIENT", Short: "List the local groups of a client", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			groups, err := api.Groups(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -284,61 +248,45 @@ func newClientGroup() *cobra.Command {
 			return printList(c.OutOrStdout(), output, groups, []string{"GROUP", "DESCRIPTION", "MEMBERS"}, func(g admin.Group) []string {
 				return []string{g.Code, g.Description, strconv.Itoa(len(g.Members))}
 			})
-		},
+		}),
 	}
 	show := &cobra.Command{
 		Use: "show CLIENT GROUP", Short: "Show a local group", Args: args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			g, _, err := api.Group(c.Context(), a[0], a[1])
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, g, groupLines)
-		},
+		}),
 	}
 	var n admin.NewGroup
 	add := &cobra.Command{
 		Use: "add CLIENT GROUP [MEMBER…]", Short: "Add a local group",
 		Example: "  kontor client group add DEV/GOV/2002/population partners DEV/GOV/1234/portal", Args: args(cobra.MinimumNArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			n.Code, n.Members = a[1], a[2:]
 			g, err := api.AddGroup(c.Context(), a[0], n)
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, g, groupLines)
-		},
+		}),
 	}
 	add.Flags().StringVar(&n.Description, "description", "", "what it is for")
 	join := &cobra.Command{
 		Use: "add-member CLIENT GROUP MEMBER…", Short: "Add clients to a local group", Args: args(cobra.MinimumNArgs(3)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			g, err := api.AddGroupMembers(c.Context(), a[0], a[1], "", admin.Members{Members: a[2:]})
 			if err != nil {
 				return err
 			}
 			return printOne(c.OutOrStdout(), output, g, groupLines)
-		},
+		}),
 	}
 	leave := &cobra.Command{
 		Use: "delete-member CLIENT GROUP MEMBER", Short: "Take a client from a local group", Args: args(cobra.ExactArgs(3)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			_, etag, err := api.Group(c.Context(), a[0], a[1])
 			if err != nil {
 				return err
@@ -347,15 +295,11 @@ func newClientGroup() *cobra.Command {
 				return err
 			}
 			return api.DeleteGroupMember(c.Context(), a[0], a[1], a[2], etag)
-		},
+		}),
 	}
 	remove := &cobra.Command{
 		Use: "delete CLIENT GROUP", Short: "Delete a local group that has no rights", Args: args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			g, etag, err := api.Group(c.Context(), a[0], a[1])
 			if err != nil {
 				return err
@@ -364,7 +308,7 @@ func newClientGroup() *cobra.Command {
 				return err
 			}
 			return api.DeleteGroup(c.Context(), a[0], a[1], etag)
-		},
+		}),
 	}
 	commands := []*cobra.Command{list, show, add, join, leave, remove}
 	for _, c := range commands {

@@ -22,11 +22,7 @@ func newGatewayStatus() *cobra.Command {
 		Use: "status", Short: "Show how a gateway fares: global configuration, OCSP, time-stamps, message log",
 		Long: `Show how a gateway fares. The exit status is 0 if it can carry messages, else 1.`,
 		Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			s, err := api.Status(c.Context())
 			if err != nil {
 				return err
@@ -38,7 +34,7 @@ func newGatewayStatus() *cobra.Command {
 				return errReported
 			}
 			return nil
-		},
+		}),
 	}
 	gw.flags(c)
 	outputFlag(c, &output)
@@ -144,11 +140,7 @@ func newGatewayAPIKey() *cobra.Command {
 	var output string
 	list := &cobra.Command{
 		Use: "list", Short: "List API keys", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			keys, err := api.APIKeys(c.Context())
 			if err != nil {
 				return err
@@ -156,17 +148,13 @@ func newGatewayAPIKey() *cobra.Command {
 			return printList(c.OutOrStdout(), output, keys, []string{"NAME", "ROLES", "CREATED"}, func(k admin.APIKey) []string {
 				return []string{k.Name, strings.Join(k.Roles, ", "), date(k.Created)}
 			})
-		},
+		}),
 	}
 	var granted []string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Create an API key, which is shown once",
 		Example: "  kontor gateway apikey create alice --role service-administrator", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			k, err := api.CreateAPIKey(c.Context(), admin.NewAPIKey{Name: a[0], Roles: granted})
 			if err != nil {
 				return err
@@ -174,7 +162,7 @@ func newGatewayAPIKey() *cobra.Command {
 			return printOne(c.OutOrStdout(), output, k, func(k admin.CreatedAPIKey) [][2]string {
 				return [][2]string{{"Name", k.Name}, {"Roles", strings.Join(k.Roles, ", ")}, {"Key", k.Key}, {"Next", "keep the key in a file that only its user may read (--key-file)"}}
 			})
-		},
+		}),
 	}
 	create.Flags().StringSliceVar(&granted, "role", nil, "role, may be repeated: "+strings.Join(admin.Roles(), ", "))
 	_ = create.MarkFlagRequired("role") // the flag exists
@@ -182,11 +170,7 @@ func newGatewayAPIKey() *cobra.Command {
 	var yes bool
 	remove := &cobra.Command{
 		Use: "delete NAME", Short: "Delete an API key", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			k, etag, err := api.APIKey(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -195,7 +179,7 @@ func newGatewayAPIKey() *cobra.Command {
 				return err
 			}
 			return api.DeleteAPIKey(c.Context(), k.Name, etag)
-		},
+		}),
 	}
 	yesFlag(remove, &yes)
 	gw.suggest(remove, suggestAPIKeys)

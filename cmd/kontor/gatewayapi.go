@@ -72,6 +72,17 @@ func (g *gatewayFlags) client() (*admin.Client, error) {
 	return admin.NewClient(url, string(key), pin), nil
 }
 
+// run makes what a command does from a function that needs the API.
+func (g *gatewayFlags) run(do func(*cobra.Command, *admin.Client, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		api, err := g.client()
+		if err != nil {
+			return err
+		}
+		return do(c, api, args)
+	}
+}
+
 // reachable turns an address to listen on into one to connect to.
 func reachable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)

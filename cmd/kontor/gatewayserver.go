@@ -17,18 +17,14 @@ func gatewayRequest(use, short, done string, positional cobra.PositionalArgs, do
 	var gw gatewayFlags
 	c := &cobra.Command{
 		Use: use, Short: short, Args: args(positional),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			r, err := do(c.Context(), api, a)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(c.ErrOrStderr(), done, r.Request)
 			return nil
-		},
+		}),
 	}
 	gw.flags(c)
 	return c

@@ -17,11 +17,7 @@ func newKey() *cobra.Command {
 	var output string
 	list := &cobra.Command{
 		Use: "list", Short: "List keys, what state they are in and what to do next", Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, _ []string) error {
 			keys, err := api.Keys(c.Context())
 			if err != nil {
 				return err
@@ -35,7 +31,7 @@ func newKey() *cobra.Command {
 				}
 				return []string{k.ID, k.Label, string(k.Usage), string(k.Algorithm), strconv.Itoa(len(k.Certificates)), yesNo(k.Usable), next}
 			})
-		},
+		}),
 	}
 
 	var n admin.NewKey
@@ -73,11 +69,7 @@ func newKey() *cobra.Command {
 	var yes bool
 	remove := &cobra.Command{
 		Use: "delete KEY", Short: "Delete a key and its certificates, irrevocably", Args: args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			api, err := gw.client()
-			if err != nil {
-				return err
-			}
+		RunE: gw.run(func(c *cobra.Command, api *admin.Client, a []string) error {
 			k, etag, err := api.Key(c.Context(), a[0])
 			if err != nil {
 				return err
@@ -90,7 +82,7 @@ func newKey() *cobra.Command {
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "Deleted key %s.\n", k.ID)
 			return nil
-		},
+		}),
 	}
 	yesFlag(remove, &yes)
 	gw.suggest(remove, suggestKeys)
