@@ -351,7 +351,7 @@ func (s *Store) closeFile() error {
 	return err
 }
 
-// expire removes whole segments.
+// expire removes whole segments; what is too old in the others is not shown.
 func (s *Store) expire(now time.Time) {
 	s.mu.Lock()
 	var total int64
@@ -359,12 +359,19 @@ func (s *Store) expire(now time.Time) {
 		total += seg.size
 	}
 	var gone []segment
-	for len(s.segments) > 1 && (total > s.cfg.MaxBytes || s.segments[0].last < now.Add(-s.cfg.Keep).Unix()) {
+	old := now.Add(-s.cfg.Keep).Unix()
+	for len(s.segments) > 0 && (s.segments[0].last < old || len(s.segments) > 1 && total > s.cfg.MaxBytes) {
 		gone = append(gone, s.segments[0])
 		total -= s.segments[0].size
 		s.segments = s.segments[1:]
 	}
+	none := len(s.segments) == 0
 	s.mu.Unlock()
+	if none { // the one that was written to is among them
+		if err := s.closeFile(); err != nil {
+			s.cfg.Log.Error("operational data cannot be closed", zap.Error(err))
+		}
+	}
 	for _, seg := range gone {
 		if err := os.Remove(s.path(seg.number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.cfg.Log.Error("old operational data cannot be removed", zap.Error(err))

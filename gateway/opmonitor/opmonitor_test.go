@@ -502,6 +502,23 @@ func TestAge(t *testing.T) {
 	}
 }
 
+// TestIdle looks at a gateway that nobody uses any more: what it kept goes, too.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, c := open(t, opmonitor.Config{Dir: dir, Keep: time.Hour})
+	add(s, "a")
+	c.Time = start.Add(time.Hour + 2*time.Second)
+	s.Flush()
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+		t.Errorf("%v is left, %v", files, err)
+	}
+	add(s, "b")
+	if got, _ := ids(t, s, opmonitor.Query{}); got != "b" {
+		t.Errorf("afterwards: %q", got)
+	}
+}
+
 func TestSize(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
