@@ -227,7 +227,7 @@ func (s *sandbox) check(ctx context.Context, ready time.Duration) error {
 		report(a.errorCode == "server.serverproxy.access_denied", "%s %s → %s%s: refused with %s", c.method, c.client, c.service, c.path, a.errorCode)
 	}
 	for _, m := range []struct{ path, want string }{
-		{"/listMethods", `"/statistics"`}, {"/allowedMethods", `"residents"`}, {"/getOpenAPI?serviceCode=residents", "url: /residents"},
+		{"/listMethods", `"/statistics"`}, {"/allowedMethods", `"residents"`}, {"/getOpenAPI?serviceCode=residents", "url: '/residents'"},
 	} {
 		c := metadata(m.path)
 		a, err := s.call(ctx, c)
