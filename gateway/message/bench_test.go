@@ -45,7 +45,7 @@ func TestAllocations(t *testing.T) {
 		b.Close()
 	})
 	signature := make([]byte, 7000)
-	budget(t, "encode a message", 5, func() {
+	budget(t, "encode a message", 2, func() {
 		e := message.NewEncoder(io.Discard)
 		e.OCSP(raw)
 		e.Head(message.RESTRequest, raw)
