@@ -317,6 +317,8 @@ func (s *sandbox) suggest() {
 	fmt.Fprintf(s.out, "Try, in another terminal:\n\n")
 	try("ask for a record", curlFor(sampleCalls[0]))
 	try("ask without the right to", curlFor(stranger))
+	asking := self + " call " + sampleCalls[0].service + sampleCalls[0].path + " --sandbox " + s.dir
+	try("see every hop of it, where the time went, and the evidence; then why one may not", asking+" -v\n  "+asking+" --client "+stranger.client)
 	move := sampleCalls[2]
 	move.method, move.body = http.MethodPut, `{"residence":"Helsinki"}`
 	try("ask a service that is described by OpenAPI, then report a move, to which there is no right", curlFor(sampleCalls[2])+"\n  "+curlFor(move))
