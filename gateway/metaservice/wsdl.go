@@ -196,7 +196,6 @@ func attribute(tag []byte, name string) (from, to int) {
 		if equals < 0 {
 			return 0, 0
 		}
-		at = len(tag) - len(rest)
 		has := string(bytes.TrimRight(rest[:equals], space))
 		value := bytes.TrimLeft(rest[equals+1:], space)
 		from = len(tag) - len(value) + 1
