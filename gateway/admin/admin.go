@@ -114,6 +114,7 @@ type API struct {
 	handler http.Handler
 	strange *budget // of audit records for callers without a key
 	nudge   chan struct{}
+	repeats repeats
 
 	mu     sync.Mutex // held while keys and certificates are checked and then changed
 	asking sync.Mutex // held while the registry is asked for something; before mu
@@ -193,7 +194,14 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *I) 
 	if description != "" {
 		description += " "
 	}
+	var parameters []*huma.Param
+	if op.method != http.MethodGet {
+		most := maxIdempotencyKey
+		parameters = []*huma.Param{{Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: "string", MaxLength: &most},
+			Description: "Any text of the caller's that names this change; the call may be repeated with it for a day, or until the gateway restarts, and is done once"}}
+	}
 	huma.Register(a.huma, huma.Operation{
+		Parameters:  parameters,
 		OperationID: op.id, Method: op.method, Path: prefix + op.path, Summary: op.summary,
 		Description:   description + "Roles: " + strings.Join(roles, ", ") + ".",
 		DefaultStatus: op.status, MaxBodyBytes: cmp.Or(op.maxBody, maxBody),

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -383,4 +385,58 @@ func TestAPIKeys(t *testing.T) {
 	w.refused(first(bob.Keys(t.Context())), 401, guard.CodeKeyNeeded, "")
 	w.refused(w.root.DeleteAPIKey(t.Context(), "root", "*"), 409, guard.CodeInUse, "nobody could manage")
 	w.refused(w.root.DeleteAPIKey(t.Context(), "none", "*"), 404, guard.CodeUnknown, "none")
+}
+
+// A change with an Idempotency-Key is made once, and its answer given again.
+func TestIdempotency(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const one, two = `{"id":"DEV/GOV/1001/extra","connection":"http"}`, `{"id":"DEV/GOV/2002/consumer","connection":"http"}`
+	add := func(secret, body, key string) *httptest.ResponseRecorder {
+		return w.raw(secret, "POST", "/api/v1/clients", body, "Idempotency-Key", key)
+	}
+	first := add(w.secret, one, "k")
+	again := add(w.secret, one, "k")
+	if first.Code != http.StatusCreated || again.Code != first.Code || again.Body.String() != first.Body.String() ||
+		again.Header().Get("ETag") != first.Header().Get("ETag") || again.Header().Get("Content-Type") != first.Header().Get("Content-Type") {
+		t.Errorf("%d %s\n%d %s", first.Code, first.Body, again.Code, again.Body)
+	}
+	if first.Header().Get("Idempotency-Replayed") != "" || again.Header().Get("Idempotency-Replayed") != "true" {
+		t.Error(first.Header(), again.Header())
+	}
+	done := 0
+	for _, r := range w.audit() {
+		if r.Operation == "add-client" && r.Outcome == guard.Done {
+			done++
+		}
+	}
+	if done != 1 {
+		t.Errorf("done %d times", done)
+	}
+	if r := add(w.secret, one, "another"); r.Code != http.StatusConflict {
+		t.Errorf("with another key: %d", r.Code)
+	}
+	// What was refused is judged again.
+	if _, etag, err := w.root.Client(t.Context(), "DEV/GOV/1001/extra"); err != nil {
+		t.Error(err)
+	} else if err := w.root.DeleteClient(t.Context(), "DEV/GOV/1001/extra", etag); err != nil {
+		t.Error(err)
+	}
+	if r := add(w.secret, one, "another"); r.Code != http.StatusCreated {
+		t.Errorf("after a refusal: %d %s", r.Code, r.Body)
+	}
+	if r := add(w.secret, two, "k"); r.Code != http.StatusUnprocessableEntity || !strings.Contains(r.Body.String(), guard.CodeKeyReused) {
+		t.Errorf("another call with the same key: %d %s", r.Code, r.Body)
+	}
+	// The key is the caller's own.
+	if r := add(w.keyOf(admin.RoleRegistrationOfficer), two, "k"); r.Code != http.StatusCreated {
+		t.Errorf("another caller: %d %s", r.Code, r.Body)
+	}
+	if r := add(w.secret, two, strings.Repeat("k", 256)); r.Code != http.StatusUnprocessableEntity {
+		t.Errorf("a long key: %d", r.Code)
+	}
+	w.shift.Add(int64(25 * time.Hour))
+	if r := add(w.secret, one, "k"); r.Code != http.StatusConflict {
+		t.Errorf("a day later: %d %s", r.Code, r.Body)
+	}
 }

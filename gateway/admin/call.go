@@ -5,6 +5,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (a *API) guard(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if !c.change {
-		next(&carrier{ctx, context.WithValue(ctx.Context(), callKey{}, c), nil})
+		next(newCarrier(ctx, c, nil))
 		if c.record.Status >= http.StatusBadRequest {
 			a.record(c, guard.Refused)
 		}
@@ -97,6 +98,27 @@ func (a *API) change(ctx huma.Context, c *call, next func(huma.Context)) {
 		writeProblem(ctx, p)
 		return
 	}
+	var own *repeat // nil: not to be repeated
+	if key := ctx.Header("Idempotency-Key"); key != "" {
+		if len(key) > maxIdempotencyKey {
+			p := guard.NewProblem(http.StatusUnprocessableEntity, guard.CodeInvalid, "the Idempotency-Key is too long", fmt.Sprintf("give one of at most %d bytes", maxIdempotencyKey))
+			a.refuse(c, p)
+			writeProblem(ctx, p)
+			return
+		}
+		content := sha256.Sum256(append([]byte(c.record.Target+"\x00"+ctx.Header("If-Match")+"\x00"), body...))
+		var earlier *repeat
+		if own, earlier = a.repeats.begin(c.record.Who+"\x00"+key, content, a.Now()); earlier != nil {
+			repeated(ctx, earlier, content)
+			return
+		}
+	}
+	answer := (*carrier)(nil) // once there is one
+	defer func() {
+		if own != nil {
+			a.repeats.end(own, answer)
+		}
+	}()
 	if secret, _ := ctx.Operation().Metadata["secret"].(bool); !secret {
 		c.record.What = requested(body)
 	}
@@ -113,11 +135,13 @@ func (a *API) change(ctx huma.Context, c *call, next func(huma.Context)) {
 			_ = a.record(c, guard.Failed)
 		}
 	}()
-	next(&carrier{ctx, context.WithValue(ctx.Context(), callKey{}, c), bytes.NewReader(body)})
+	carried := newCarrier(ctx, c, bytes.NewReader(body))
+	next(carried)
 	done = true
 	if c.record.Status == 0 {
 		c.record.Status = ctx.Status()
 	}
+	carried.status, answer = c.record.Status, carried
 	switch {
 	case c.record.Status < http.StatusBadRequest:
 		_ = a.record(c, guard.Done) // the first record stands
@@ -180,11 +204,20 @@ func details(m *huma.ErrorModel) []error {
 	return errs
 }
 
-// carrier gives a handler the call, and the body that was read already.
+// carrier gives a handler the call, and the body that was read already, and
+// keeps the answer.
 type carrier struct {
 	humaContext
 	ctx  context.Context
 	body io.Reader
+
+	status  int
+	header  http.Header
+	written bytes.Buffer
+}
+
+func newCarrier(ctx huma.Context, c *call, body io.Reader) *carrier {
+	return &carrier{humaContext: ctx, ctx: context.WithValue(ctx.Context(), callKey{}, c), body: body, header: http.Header{}}
 }
 
 type humaContext huma.Context

@@ -101,7 +101,7 @@ func (w *world) certificate(acme bool, st pki.CertStatus) *x509.Certificate {
 	if acme {
 		label = fmt.Sprintf("ACME %s %s %s", w.use, w.server.Owner().LogString(), w.tag())
 	}
-	k := check[*pki.Key](w)(w.token.Generate(label, w.use, pki.P256))
+	k := w.key(label)
 	tmpl := &x509.Certificate{Subject: pkix.Name{Country: []string{"DEV"}, Organization: []string{"GOV"}, CommonName: "1001"}, KeyUsage: x509.KeyUsageContentCommitment}
 	if w.use == pki.Authentication {
 		tmpl.KeyUsage, tmpl.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
@@ -109,6 +109,36 @@ func (w *world) certificate(acme bool, st pki.CertStatus) *x509.Certificate {
 	c := w.certify(tmpl, k.Public(), 90*24*time.Hour)
 	check[*pki.Key](w)(w.token.AddCertificate(c, st))
 	return c
+}
+
+// key returns a key with a label and without certificates.
+func (w *world) key(label string) *pki.Key {
+	w.Helper()
+	for _, k := range w.token.Keys() {
+		if k.Label() == label && len(k.Certificates()) == 0 {
+			return k
+		}
+	}
+	return check[*pki.Key](w)(w.token.Generate(label, w.use, pki.P256))
+}
+
+// again begins anew with the same keys: to encrypt others takes long.
+func (w *world) again(t testing.TB) {
+	w.TB = t
+	t.Helper()
+	for _, k := range w.token.Keys() {
+		for _, tc := range k.Certificates() {
+			if err := w.token.RemoveCertificate(pki.HashOf(tc.Cert)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(w.dir, "acme")); err != nil {
+		t.Fatal(err)
+	}
+	w.calls, w.refuse, w.crash = nil, nil, 0
+	w.publish()
+	w.restart()
 }
 
 // renewed makes a certificate the newest that came by ACME.
@@ -372,11 +402,11 @@ func TestPeersLearnFirst(t *testing.T) {
 // Whenever the process dies, before or after what it does, the next one goes on.
 func TestDiesAnywhere(t *testing.T) {
 	t.Parallel()
+	w := newWorld(t, pki.Authentication)
 	for at := 1; at <= 4; at++ {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("call %d, late %t", at, late), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, pki.Authentication)
+				w.again(t)
 				w.crash, w.late = at, late
 				old, next := takeover(w)
 				if st := w.status(old); st.Active {
