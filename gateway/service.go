@@ -48,7 +48,13 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id
 		return nil, fault.New(fault.ServiceType, "Service is a REST service and cannot be called using SOAP interface")
 	}
 	// Of SOAP method and path are empty: only a right to the whole service counts.
-	if err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup); errors.Is(err, serverconf.ErrPath) {
+	err := conf.Authorise(req.Client, service, req.Head.Method, req.ServicePath, view.InGlobalGroup)
+	for i := 0; err == nil && i < len(req.Head.Fields); i++ {
+		if f := req.Head.Fields[i]; overridesMethod(f.Name) {
+			err = conf.Authorise(req.Client, service, strings.TrimSpace(f.Value), req.ServicePath, view.InGlobalGroup)
+		}
+	}
+	if errors.Is(err, serverconf.ErrPath) {
 		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s: the path may be understood in two ways: %v", req.Service.LogString(), err)
 	} else if err != nil {
 		return nil, fault.Wrap(fault.AccessDenied, err, "Request is not allowed: %s", req.Service.LogString())
@@ -57,6 +63,12 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id
 		return nil, fault.New(fault.ServiceDisabled, "Service %s is disabled: %s", req.Service.LogString(), *service.DisabledNotice)
 	}
 	return &target{service: service}, nil
+}
+
+// overridesMethod tells whether web frameworks take the method from that header
+// rather than from the request: then the right to that method is needed, too.
+func overridesMethod(header string) bool {
+	return strings.EqualFold(header, "X-HTTP-Method-Override") || strings.EqualFold(header, "X-HTTP-Method") || strings.EqualFold(header, "X-Method-Override")
 }
 
 // call asks the service. The request is the one that was authorised, byte for

@@ -60,6 +60,8 @@ func TestRefusals(t *testing.T) {
 		{name: "right to the endpoint", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a"},
 		{name: "no right to the endpoint", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/private/a", code: "server.serverproxy.access_denied", cause: "not allowed"},
 		{name: "no right to the method", client: testnet.Portal, method: "PUT", path: testnet.Path(testnet.Limited) + "/public/a", code: "server.serverproxy.access_denied", cause: "not allowed"},
+		{name: "right to the other method", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a", header: []string{"X-HTTP-Method-Override: GET"}},
+		{name: "no right to the other method", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a", header: []string{"X-Http-Method-Override: PUT"}, code: "server.serverproxy.access_denied", cause: "not allowed"},
 		{name: "disabled service", client: testnet.Portal, path: testnet.Path(testnet.Population) + "/disabled", code: "server.serverproxy.service_disabled", cause: "closed for the winter"},
 		{name: "SOAP service", client: testnet.Portal, path: testnet.Path(testnet.Population) + "/soap", code: "server.serverproxy.service_type", cause: "SOAP"},
 
