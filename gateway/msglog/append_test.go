@@ -543,3 +543,24 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// How long appends were held up is what an operator sees of it.
+func TestStallsAreCounted(t *testing.T) {
+	var events *pebble.EventListener
+	l, err := msglog.OpenFS(msglog.Config{Dir: t.TempDir()}, vfs.Default, func(o *pebble.Options) { events = o.EventListener })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if s := l.Stats().Stalled; s != 0 {
+		t.Errorf("%s before anything was written", s)
+	}
+	events.WriteStallBegin(pebble.WriteStallBeginInfo{})
+	time.Sleep(time.Millisecond)
+	during := l.Stats().Stalled
+	events.WriteStallEnd()
+	after := l.Stats().Stalled
+	if during < time.Millisecond || after < during || after != l.Stats().Stalled {
+		t.Errorf("%s during a stall, %s after it", during, after)
+	}
+}

@@ -114,6 +114,8 @@ type Log struct {
 	inFlight atomic.Int64 // appends now waiting for the disk
 	appended atomic.Uint64
 
+	stalled    atomic.Int64 // since when tables could not be written fast enough, in nanoseconds; 0: they can
+	stalls     atomic.Int64 // how long that was before, in nanoseconds
 	complained atomic.Int64 // when the disk was last reported, in nanoseconds
 
 	failOnce sync.Once
@@ -308,6 +310,12 @@ func (l *Log) options() *pebble.Options {
 				l.fail(fmt.Errorf("write table: %w", err))
 			}
 			l.background("background work failed", err)
+		},
+		WriteStallBegin: func(pebble.WriteStallBeginInfo) { l.stalled.Store(time.Now().UnixNano()) },
+		WriteStallEnd: func() {
+			if since := l.stalled.Swap(0); since != 0 {
+				l.stalls.Add(time.Now().UnixNano() - since)
+			}
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			l.background("corrupt data in "+info.Path, info.Details)

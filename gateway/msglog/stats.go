@@ -21,8 +21,9 @@ type Stats struct {
 	Bytes     int64 // on disk, without bodies
 	BodyFiles int64
 	BodyBytes int64
-	FreeBytes int64 // of the file system; -1 if unknown
-	Reserve   int64 // free space that Append leaves; 0 if none
+	Stalled   time.Duration // since the log was opened, for how long appends waited for tables to be written or merged
+	FreeBytes int64         // of the file system; -1 if unknown
+	Reserve   int64         // free space that Append leaves; 0 if none
 
 	Failed error // not nil: the log must be opened anew
 }
@@ -36,9 +37,13 @@ func (l *Log) Stats() Stats {
 		InFlight:  l.inFlight.Load(),
 		BodyFiles: l.bodies.count.Load(),
 		BodyBytes: l.bodies.size.Load(),
+		Stalled:   time.Duration(l.stalls.Load()),
 		FreeBytes: -1,
 		Reserve:   max(l.cfg.Reserve, 0),
 		Failed:    l.failedErr(),
+	}
+	if since := l.stalled.Load(); since != 0 {
+		s.Stalled += time.Duration(time.Now().UnixNano() - since)
 	}
 	s.Records = s.Last + 1 - s.First
 	s.Unstamped = s.Last - min(l.stamps.upTo.Load(), s.Last)

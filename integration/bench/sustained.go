@@ -139,16 +139,17 @@ func (b *bench) sustain(s subject) error {
 		d := syncs1[side].minus(syncs0[side])
 		line("flushes to disk, "+name, "%.0f, %.1f exchanges each; %.2f ms on average; %.0f longer than 51 ms, %.0f longer than 410 ms",
 			d.count, float64(exchanges)/d.count, d.sum/d.count*1000, d.over51, d.over410)
+		line("appends held up by tables, "+name, "%.1f s in all", d.stalled)
 	}
 	b.report.table(t)
 	return nil
 }
 
 // syncs are the flushes of a message log; those that take long are stalls.
-type syncs struct{ count, sum, over51, over410 float64 }
+type syncs struct{ count, sum, over51, over410, stalled float64 }
 
 func (s syncs) minus(o syncs) syncs {
-	return syncs{s.count - o.count, s.sum - o.sum, s.over51 - o.over51, s.over410 - o.over410}
+	return syncs{s.count - o.count, s.sum - o.sum, s.over51 - o.over51, s.over410 - o.over410, s.stalled - o.stalled}
 }
 
 func (b *bench) syncs(s subject) (out [2]syncs, err error) {
@@ -159,7 +160,7 @@ func (b *bench) syncs(s subject) (out [2]syncs, err error) {
 			return out, err
 		}
 		count := m[name+"_count"]
-		out[side] = syncs{count, m[name+"_sum"], count - m[name+`_bucket{le="0.0512"}`], count - m[name+`_bucket{le="0.4096"}`]}
+		out[side] = syncs{count, m[name+"_sum"], count - m[name+`_bucket{le="0.0512"}`], count - m[name+`_bucket{le="0.4096"}`], m["kontor_log_stalled_seconds"]}
 	}
 	return out, nil
 }
