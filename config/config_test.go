@@ -90,6 +90,7 @@ func TestRefuses(t *testing.T) {
 		"section":    {"server: DEV/GOV/1/s\nlisten: 5\n", "a mapping of keys to values is expected"},
 		"transport":  {"server: DEV/GOV/1/s\ntunnel: {transport: udp}\n", "tunnel.transport: \"udp\" is not a transport"},
 		"window":     {"server: DEV/GOV/1/s\ntunnel: {stream_window: 1KiB}\n", "tunnel.stream_window: 1KiB is too little"},
+		"tunnels":    {"server: DEV/GOV/1/s\ntunnel: {connections: 0}\n", "tunnel.connections: 0 is not between 1 and 64"},
 		"windows":    {"server: DEV/GOV/1/s\ntunnel: {stream_window: 64MiB}\n", "tunnel.connection_window: 48MiB is less than"},
 		"acme typo":  {"server: DEV/GOV/1/s\nacme: {dns_name: a, certificates: [{use: signing}]}\n", "use"},
 		"acme name":  {"server: DEV/GOV/1/s\nacme:\n  certificates: [{usage: signing, credentials: x}]\n", "acme.dns_name: missing"},

@@ -62,6 +62,7 @@ type Gateway struct {
 		Transport        string `mapstructure:"transport"`         // auto, https or quic
 		StreamWindow     Size   `mapstructure:"stream_window"`     // what a peer may send of one message ahead of its reader, over QUIC
 		ConnectionWindow Size   `mapstructure:"connection_window"` // the same of all messages of a connection
+		Connections      int    `mapstructure:"connections"`       // most to one peer, over QUIC
 	} `mapstructure:"tunnel"`
 
 	// GovStack shows the metadata services as those of GovStack's Information
@@ -141,7 +142,7 @@ func (c *Gateway) defaults() {
 	c.MessageLog.MaxBody, c.MessageLog.InlineBody, c.MessageLog.DiskReserve = 4<<30, 64<<10, 1<<30
 	c.MessageLog.StampGrace = 4 * time.Hour
 	c.Signing.Batch = "auto"
-	c.Tunnel.Transport, c.Tunnel.StreamWindow, c.Tunnel.ConnectionWindow = "auto", 16<<20, 48<<20
+	c.Tunnel.Transport, c.Tunnel.StreamWindow, c.Tunnel.ConnectionWindow, c.Tunnel.Connections = "auto", 16<<20, 48<<20, 32
 	c.ACME.Listen = ":80"
 	o := &c.OperationalMonitoring
 	o.Enabled, o.Keep, o.MaxSize, o.AvailableAfter, o.MaxRecords = true, 7*24*time.Hour, 1<<30, time.Minute, 10_000
@@ -216,6 +217,9 @@ func (c *Gateway) validateTunnel(p *problems) {
 	}
 	if t.ConnectionWindow < t.StreamWindow || t.ConnectionWindow > 1<<30 {
 		p.add("tunnel.connection_window", "%s is less than tunnel.stream_window, %s, or more than 1GiB", t.ConnectionWindow, t.StreamWindow)
+	}
+	if t.Connections < 1 || t.Connections > 64 {
+		p.add("tunnel.connections", "%d is not between 1 and 64", t.Connections)
 	}
 }
 

@@ -47,6 +47,9 @@ type ClientConfig struct {
 	// QUIC.
 	Transport Transport
 	Windows   Windows
+	// Connections bounds those to one peer, up to MostConnections; default 32.
+	// Peers nearby get no more than processors are worth.
+	Connections int
 	// OCSP gives the fresh response for a certificate of ours by its SHA-256 in
 	// hex; it goes with the handshake, and peers refuse one without. Nil: none.
 	OCSP func(hash string) ([]byte, bool)
@@ -121,6 +124,9 @@ type Response struct {
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Identity == nil || cfg.Verifier == nil {
 		return nil, errors.New("tunnel: incomplete configuration")
+	}
+	if cfg.Connections < 0 || cfg.Connections > MostConnections {
+		return nil, fmt.Errorf("tunnel: %d connections to a peer; at most %d are possible", cfg.Connections, MostConnections)
 	}
 	c := &Client{
 		identity: cfg.Identity, verifier: cfg.Verifier, dialTCP: cfg.Dial, connect: cfg.ConnectTimeout,
@@ -480,7 +486,11 @@ func (c *Client) standing(key poolKey, large bool) iter.Seq[session] {
 				return // HTTPS has none
 			}
 		}
-		if s := c.pool.get(key); s != nil {
+		var after time.Time
+		if c.quic != nil {
+			after = c.quic.doubtful(key)
+		}
+		if s := c.pool.get(key, after); s != nil {
 			yield(s)
 		}
 	}

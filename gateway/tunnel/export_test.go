@@ -112,7 +112,37 @@ const (
 )
 
 // Widen has a client make up to n connections to a peer.
-func Widen(c *Client, n int) { c.quic.width = n }
+func Widen(c *Client, n int) { c.quic.width, c.quic.widest = n, n }
+
+// Far has a client take all peers for far ones, over lines that lose much.
+func Far(c *Client) { c.quic.nearby, c.quic.piece = 0, 1<<40 }
+
+// MinShare is how many exchanges a connection has there before it gets company.
+const MinShare = minShare
+
+// Thrift has a client keep spare connections but briefly.
+func Thrift(c *Client) { c.quic.spare, c.quic.silence = time.Millisecond, 100*time.Millisecond }
+
+// DoubtTime is what Doubt sets.
+const DoubtTime = 50 * time.Millisecond
+
+// Doubt has a client go elsewhere soon when a peer owes an answer, and never
+// because of silence alone.
+func Doubt(c *Client) {
+	c.quic.answer, c.quic.silence = DoubtTime, time.Hour
+	c.quic.config.KeepAlivePeriod, c.quic.config.MaxIdleTimeout = time.Hour, time.Hour
+}
+
+// QUICConnections counts a client's connections.
+func (c *Client) QUICConnections() int {
+	c.quic.mu.RLock()
+	defer c.quic.mu.RUnlock()
+	n := 0
+	for _, list := range c.quic.conns {
+		n += len(list)
+	}
+	return n
+}
 
 // Near sets what a client takes for near.
 func Near(c *Client, d time.Duration) { c.quic.nearby = d }

@@ -52,6 +52,7 @@ type h1 struct {
 	key    poolKey
 	max    int64
 	reaper *time.Timer // set by the pool
+	used   time.Time   // for the last time; set by the pool
 }
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}

@@ -43,13 +43,54 @@ type h3Conn struct {
 	leaving atomic.Bool  // takes no further exchange
 	silent  atomic.Bool  // nothing was heard lately
 	refused func()       // called when the peer is not who it must be
+
+	answer time.Duration // how long at least it may take
+	debt   struct {
+		sync.Mutex
+		since    time.Time // something is to be acknowledged; zero: nothing is
+		received uint64    // packets, by then
+	}
 }
 
-// open starts an exchange, or returns nil if the connection cannot take one.
-func (c *h3Conn) open() *h3 {
-	if c.leaving.Load() || c.silent.Load() || c.conn.Context().Err() != nil {
-		return nil
+// owed notes that something goes out now that the peer acknowledges.
+func (c *h3Conn) owed() {
+	n := c.conn.ConnectionStats().PacketsReceived
+	c.debt.Lock()
+	defer c.debt.Unlock()
+	if c.debt.since.IsZero() || n != c.debt.received {
+		c.debt.since, c.debt.received = time.Now(), n
 	}
+}
+
+// doubtful tells since when the peer has acknowledged nothing, if that is so
+// long that it may be gone; else it is the zero time. An acknowledgement ends
+// it. What is on its way meanwhile is not affected.
+func (c *h3Conn) doubtful() time.Time {
+	c.debt.Lock()
+	defer c.debt.Unlock()
+	if c.debt.since.IsZero() {
+		return time.Time{}
+	}
+	s := c.conn.ConnectionStats()
+	if s.PacketsReceived != c.debt.received {
+		c.debt.since = time.Time{}
+		return time.Time{}
+	}
+	pto := s.SmoothedRTT + 4*s.MeanDeviation + ackDelay
+	if time.Since(c.debt.since) <= max(c.answer, probes*pto) {
+		return time.Time{}
+	}
+	return c.debt.since
+}
+
+// usable tells whether the connection takes another exchange.
+func (c *h3Conn) usable() bool {
+	return !c.leaving.Load() && !c.silent.Load() && c.conn.Context().Err() == nil && c.doubtful().IsZero()
+}
+
+// open starts an exchange, or returns nil if so many are under way that the
+// peer allows no more.
+func (c *h3Conn) open() *h3 {
 	s, err := c.conn.OpenStream()
 	if err != nil {
 		return nil
@@ -119,6 +160,7 @@ func (s *h3) exchange(ctx context.Context, header http.Header, body io.Reader) (
 	held, inMemory := inMemory(body)
 	w := &h3Writer{stream: s.stream, whole: inMemory, start: -1, array: sendBuffers.Get().(*[sendBuffer]byte)}
 	w.buf = appendHead(w.array[:0], s.pseudo, header)
+	s.conn.owed()
 	if !inMemory || len(w.buf) > sendBuffer/2 { // the body may be long in coming
 		w.flush()
 	}

@@ -38,7 +38,7 @@ const (
 	maxStaple = 8 << 10
 	// maxPeerConnections bounds the connections of one certificate: what a
 	// client makes, and old ones that it has lost.
-	maxPeerConnections = 16
+	maxPeerConnections = 2 * MostConnections
 	// headTimeout bounds the wait for a request on a stream.
 	headTimeout = 15 * time.Second
 	// lastRequests is how long requests still come after a peer was asked to

@@ -25,10 +25,11 @@ type pool struct {
 	idle   map[poolKey][]*h1
 }
 
-// get takes an idle connection that the peer has not closed, or returns nil.
-func (p *pool) get(key poolKey) session {
+// get takes an idle connection that the peer has not closed, and that was used
+// after some time, or returns nil.
+func (p *pool) get(key poolKey, after time.Time) session {
 	for {
-		c := p.take(key)
+		c := p.take(key, after)
 		if c == nil {
 			return nil
 		}
@@ -39,7 +40,7 @@ func (p *pool) get(key poolKey) session {
 	}
 }
 
-func (p *pool) take(key poolKey) *h1 {
+func (p *pool) take(key poolKey, after time.Time) *h1 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := p.idle[key]
@@ -48,6 +49,9 @@ func (p *pool) take(key poolKey) *h1 {
 	}
 	last := len(list) - 1
 	c := list[last]
+	if !after.IsZero() && c.used.Before(after) {
+		return nil
+	}
 	list[last] = nil
 	p.set(key, list[:last])
 	c.reaper.Stop()
@@ -73,6 +77,7 @@ func (p *pool) put(c *h1) {
 	if p.idle == nil {
 		p.idle = map[poolKey][]*h1{}
 	}
+	c.used = time.Now()
 	p.idle[c.key] = append(p.idle[c.key], c)
 	if c.reaper == nil {
 		c.reaper = time.AfterFunc(p.timeout, func() { p.reap(c) })

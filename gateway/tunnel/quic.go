@@ -71,8 +71,10 @@ const (
 	keepAlive  = 2500 * time.Millisecond
 	maxSilence = 4 * time.Second
 	quicIdle   = 30 * time.Second
-	// unusedTime is how long a connection is kept that nobody uses.
+	// unusedTime is how long a connection is kept that nobody uses, spareTime
+	// the same where the peer has others.
 	unusedTime = 5 * time.Minute
+	spareTime  = 30 * time.Second
 
 	// handshakeIdle bounds the silence in a handshake, quicConnect all of it:
 	// nobody waits for it, but a try costs memory.
@@ -85,11 +87,31 @@ const (
 	lastBackOff  = 10 * time.Minute
 	briefly      = 10 * time.Second
 
+	// answerTime is how long at least a peer may be silent that has something to
+	// acknowledge, and probes how many probe time-outs (RFC 9002, section 6.2):
+	// one lost packet, or two, is no reason to go elsewhere.
+	answerTime = 700 * time.Millisecond
+	probes     = 3
+	// ackDelay is the longest that a peer may put an acknowledgement off (RFC
+	// 9000, section 18.2; the default).
+	ackDelay = 25 * time.Millisecond
+
 	// maxStreams bounds the exchanges of one connection. When so many that it is
 	// crowded are under way on each, another connection is made, as one has no
 	// more than one processor at each end.
 	maxStreams = 256
 	crowded    = 64
+	// On a line that is not near, what a connection carries is its congestion
+	// window per round trip: beyond one exchange per piece of it, in bytes, but no
+	// fewer than minShare, another connection is made, and HTTPS used meanwhile.
+	piece    = 8 << 10
+	minShare = 2
+	// maxTries bounds the connections that are made to one peer at once.
+	maxTries = 8
+	// MostConnections is the largest value of ClientConfig.Connections, and
+	// defaultConnections its default.
+	MostConnections    = 64
+	defaultConnections = 32
 	// maxUniStreams is more than the three that HTTP/3 has.
 	maxUniStreams = 8
 	// nearby is the round trip below which a large body goes over HTTPS: per byte
@@ -99,7 +121,7 @@ const (
 	maxOffers = 4096
 )
 
-// maxConnections bounds the connections to one peer.
+// maxConnections bounds the connections to one peer nearby.
 func maxConnections() int { return max(1, min(4, runtime.GOMAXPROCS(0)/2)) }
 
 // growth bounds what flow-control windows grow to together.
@@ -167,10 +189,14 @@ type quicPool struct {
 	now    func() time.Time
 	metric *Metrics
 
-	width    int                                          // maxConnections
+	width    int                                          // connections to a peer nearby: maxConnections
+	widest   int                                          // connections to any peer
+	piece    uint64                                       // piece
 	nearby   time.Duration                                // nearby
+	answer   time.Duration                                // answerTime
 	silence  time.Duration                                // maxSilence
 	unused   time.Duration                                // unusedTime
+	spare    time.Duration                                // spareTime
 	patience func() (context.Context, context.CancelFunc) // for one connection to be made; ends with the client
 	flights  singleflight.Group
 
@@ -178,16 +204,21 @@ type quicPool struct {
 	closed bool
 	offers map[string]*offer // by address
 	conns  map[poolKey][]*h3Conn
-	trying map[poolKey]bool
+	trying map[poolKey]int
 }
 
 // newQUICPool makes the pool of a client whose life ends with life.
 func newQUICPool(cfg ClientConfig, c *Client, life context.Context) *quicPool {
 	q := &quicPool{
 		growth: newGrowth(), forced: cfg.Transport == QUIC, dialer: cfg.DialUDP, staple: staples(cfg.OCSP),
-		port: c.port, most: c.max, now: c.now, metric: c.metrics, width: maxConnections(), nearby: nearby, silence: maxSilence, unused: unusedTime,
-		offers: map[string]*offer{}, conns: map[poolKey][]*h3Conn{}, trying: map[poolKey]bool{},
+		port: c.port, most: c.max, now: c.now, metric: c.metrics, widest: cfg.Connections, piece: piece,
+		nearby: nearby, answer: answerTime, silence: maxSilence, unused: unusedTime, spare: spareTime,
+		offers: map[string]*offer{}, conns: map[poolKey][]*h3Conn{}, trying: map[poolKey]int{},
 	}
+	if q.widest == 0 {
+		q.widest = defaultConnections
+	}
+	q.width = min(q.widest, maxConnections())
 	q.config = quicConfig(cfg.Windows, q.growth)
 	q.patience = func() (context.Context, context.CancelFunc) { return context.WithTimeout(life, quicConnect) }
 	if q.dialer == nil {
@@ -196,14 +227,20 @@ func newQUICPool(cfg ClientConfig, c *Client, life context.Context) *quicPool {
 	return q
 }
 
-// get starts an exchange on the connection with the fewest, or returns nil.
+// get starts an exchange on the connection with the fewest, or returns nil: also
+// when one more is too much for the line, as HTTPS has windows of its own.
 func (q *quicPool) get(key poolKey) session {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
-	if c := least(q.conns[key]); c != nil {
-		if s := c.open(); s != nil {
-			return s
-		}
+	c := q.least(key)
+	if c == nil {
+		return nil
+	}
+	if r := q.room(c); !q.forced && !r.near && c.streams.Load() >= r.share {
+		return nil
+	}
+	if s := c.open(); s != nil {
+		return s
 	}
 	return nil
 }
@@ -215,18 +252,49 @@ func (q *quicPool) near(key poolKey) bool {
 	}
 	q.mu.RLock()
 	defer q.mu.RUnlock()
-	c := least(q.conns[key])
-	return c != nil && c.conn.ConnectionStats().MinRTT < q.nearby
+	c := q.least(key)
+	return c != nil && q.room(c).near
 }
 
-func least(conns []*h3Conn) *h3Conn {
+// room is what the line to a peer asks for.
+type room struct {
+	near  bool
+	share int32 // exchanges on one connection, beyond which another is made
+	width int   // connections
+}
+
+func (q *quicPool) room(c *h3Conn) room {
+	stats := c.conn.ConnectionStats()
+	if stats.MinRTT < q.nearby {
+		return room{near: true, share: crowded, width: q.width}
+	}
+	return room{share: int32(max(minShare, min(stats.CongestionWindow/q.piece, crowded))), width: q.widest}
+}
+
+// least returns the connection with the fewest exchanges of those that can be
+// used, nil if none can. q.mu is held.
+func (q *quicPool) least(key poolKey) *h3Conn {
 	var best *h3Conn
-	for _, c := range conns {
-		if !c.silent.Load() && !c.leaving.Load() && (best == nil || c.streams.Load() < best.streams.Load()) {
+	for _, c := range q.conns[key] {
+		if c.usable() && (best == nil || c.streams.Load() < best.streams.Load()) {
 			best = c
 		}
 	}
 	return best
+}
+
+// doubtful tells since when a peer over QUIC has owed an answer, the zero time
+// if none does: also other connections made before may be dead then.
+func (q *quicPool) doubtful(key poolKey) time.Time {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	var since time.Time
+	for _, c := range q.conns[key] {
+		if t := c.doubtful(); t.After(since) {
+			since = t
+		}
+	}
+	return since
 }
 
 // learn takes note of what an answer over HTTPS says about QUIC. What is
@@ -282,40 +350,64 @@ func (q *quicPool) offered(address string) int {
 }
 
 // consider makes a connection in the background where one is worthwhile and
-// may come about. It reports whether a peer that offers QUIC has none that can
-// be used.
+// may come about: the first, or another when there is too much for those that
+// stand. It reports whether a peer that offers QUIC has none that can be used.
 func (q *quicPool) consider(key poolKey, cert *tls.Certificate) (without bool) {
-	if q.forced {
-		return false
-	}
 	q.mu.RLock()
-	port := q.offered(key.address)
-	conns := q.conns[key]
-	best := least(conns)
-	enough := len(conns) > 0 && (best == nil || best.streams.Load() < crowded || len(conns) >= q.width)
-	skip := port == 0 || enough || q.trying[key] || q.closed || q.now().Before(q.offers[key.address].notBefore)
+	port, wanted := q.wanted(key)
+	none := q.least(key) == nil
 	q.mu.RUnlock()
-	if skip {
-		return port != 0 && best == nil
+	without = none && port != 0 && !q.forced
+	if !wanted {
+		return without
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.trying[key] {
-		return best == nil
+	if port, wanted = q.wanted(key); !wanted {
+		return without
 	}
-	q.trying[key] = true
+	q.trying[key]++
 	go func() {
 		ctx, cancel := q.patience()
 		defer cancel()
 		err := q.connect(ctx, key, cert, port)
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		delete(q.trying, key)
+		if q.trying[key]--; q.trying[key] == 0 {
+			delete(q.trying, key)
+		}
 		if err != nil {
 			q.failed(key.address)
 		}
 	}()
-	return best == nil
+	return without
+}
+
+// wanted tells whether another connection is worthwhile, and to which port: 0
+// is none. q.mu is held.
+func (q *quicPool) wanted(key poolKey) (port int, wanted bool) {
+	port = q.offered(key.address)
+	standing, trying := len(q.conns[key]), q.trying[key]
+	if q.forced {
+		port = q.port
+	}
+	o := q.offers[key.address]
+	switch {
+	case port == 0 || q.closed || o != nil && q.now().Before(o.notBefore):
+		return port, false
+	case standing == 0: // enter makes the first one if there is nothing else
+		return port, trying == 0 && !q.forced
+	}
+	best := q.least(key)
+	if best == nil {
+		return port, false
+	}
+	r := q.room(best)
+	tries := 1
+	if !r.near {
+		tries = min(standing, maxTries)
+	}
+	return port, best.streams.Load() >= r.share && trying < tries && standing+trying < r.width
 }
 
 // failed forgets a server's offer and puts off the next try. q.mu is held.
@@ -337,12 +429,13 @@ func (q *quicPool) enter(ctx context.Context, key poolKey, cert *tls.Certificate
 			return s, nil
 		}
 		q.mu.RLock()
-		conns, closed := q.conns[key], q.closed
+		c, closed := q.least(key), q.closed
+		enough := c != nil && len(q.conns[key]) >= q.room(c).width
 		q.mu.RUnlock()
 		if closed {
 			return nil, ErrClosed
 		}
-		if c := least(conns); c != nil && len(conns) >= q.width && c.conn.Context().Err() == nil {
+		if enough && c.conn.Context().Err() == nil {
 			s, err := c.conn.OpenStreamSync(ctx)
 			if err != nil {
 				return nil, lost(err)
@@ -427,7 +520,7 @@ func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate,
 		end()
 	}()
 	state := conn.ConnectionState().TLS
-	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most}
+	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most, answer: q.answer}
 	c.refused = func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -492,9 +585,21 @@ func (q *quicPool) watch(c *h3Conn) {
 		if n := c.used.Load(); n != uses || c.streams.Load() > 0 {
 			uses, used = n, time.Now()
 		}
-		if time.Since(used) > q.unused {
-			c.leave()
-		}
+		q.retire(c, time.Since(used))
+	}
+}
+
+// retire ends a connection that has not been used for some time, sooner if the
+// peer has others.
+func (q *quicPool) retire(c *h3Conn, unused time.Duration) {
+	if unused <= min(q.spare, q.unused) {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	others := slices.ContainsFunc(q.conns[c.key], func(o *h3Conn) bool { return o != c && o.usable() })
+	if others || unused > q.unused {
+		c.leave()
 	}
 }
 

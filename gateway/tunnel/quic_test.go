@@ -969,6 +969,186 @@ func TestQUICMoreConnections(t *testing.T) {
 	}
 }
 
+// On a far line exchanges share out over many connections, and over HTTPS where
+// these are full; the spare ones end afterwards.
+func TestQUICFarLine(t *testing.T) {
+	t.Parallel()
+	const width, waiting = 4, 20
+	var mu sync.Mutex
+	from := map[string]int{} // waiting exchanges, by protocol and address
+	release := make(chan struct{})
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
+			mu.Lock()
+			from[r.Proto+" "+r.RemoteAddr]++
+			mu.Unlock()
+			<-release
+		}
+		io.WriteString(rw, r.Proto)
+	}))).serveQUIC()
+	c := a.tunnel()
+	tunnel.Far(c)
+	tunnel.Widen(c, width)
+	tunnel.Thrift(c)
+	until(t, c, b, overH3)
+	var wg sync.WaitGroup
+	wait := func() {
+		wg.Go(func() {
+			if _, err := post(t, c, b, "wait"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually := func(what string, done func() bool) {
+		t.Helper()
+		for begun := time.Now(); !done(); time.Sleep(5 * time.Millisecond) {
+			if time.Since(begun) > 20*time.Second {
+				t.Fatal(what)
+			}
+		}
+	}
+	arrived := func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range from {
+			n += k
+		}
+		return n
+	}
+	for i := range waiting { // one after the other, each as soon as the line has grown for it
+		wait()
+		eventually("exchanges wait for each other", func() bool { return arrived() == i+1 })
+		eventually("a connection is missing", func() bool { return c.Idle() })
+	}
+	mu.Lock()
+	conns, over := 0, map[string]int{}
+	for at, n := range from {
+		proto, _, _ := strings.Cut(at, " ")
+		over[proto] += n
+		if proto == overH3 {
+			conns++
+			if n > tunnel.MinShare {
+				t.Errorf("%d exchanges on one connection", n)
+			}
+		}
+	}
+	mu.Unlock()
+	if conns != width || over[overH3] != width*tunnel.MinShare || over[overH1] != waiting-width*tunnel.MinShare {
+		t.Errorf("%v on %d connections", over, conns)
+	}
+	close(release)
+	wg.Wait()
+	eventually("spare connections remain", func() bool { return c.QUICConnections() == 1 })
+	until(t, c, b, overH3)
+}
+
+// With QUIC alone exchanges share out, too, and none is refused.
+func TestQUICAloneFarLine(t *testing.T) {
+	t.Parallel()
+	const width = 4
+	var arrived atomic.Int64
+	var from sync.Map
+	release := make(chan struct{})
+	_, b, c := overQUIC(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
+			from.Store(r.RemoteAddr, true)
+			arrived.Add(1)
+			<-release
+		}
+	}))
+	tunnel.Far(c)
+	tunnel.Widen(c, width)
+	var wg sync.WaitGroup
+	for i := range 4 * width * tunnel.MinShare {
+		wg.Go(func() {
+			if _, err := post(t, c, b, "wait"); err != nil {
+				t.Error(err)
+			}
+		})
+		for begun := time.Now(); arrived.Load() <= int64(i) || !c.Idle(); time.Sleep(time.Millisecond) {
+			if time.Since(begun) > 20*time.Second {
+				t.Fatal("an exchange waits for others")
+			}
+		}
+	}
+	n := 0
+	from.Range(func(any, any) bool { n++; return true })
+	close(release)
+	wg.Wait()
+	if n != width || b.dials("udp b.test:5500") != width {
+		t.Errorf("exchanges on %d connections of %d", n, b.dials("udp b.test:5500"))
+	}
+}
+
+// A peer that acknowledges nothing gets no further exchange over QUIC, nor over
+// an old connection of HTTPS, until it is heard again. One that only takes its
+// time is not concerned.
+func TestQUICDoubt(t *testing.T) {
+	t.Parallel()
+	arrived, release := make(chan struct{}, 2), make(chan struct{})
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
+			arrived <- struct{}{}
+			<-release
+		}
+		io.WriteString(rw, r.Proto)
+	}))).serveQUIC()
+	r := newRelay(t, b)
+	c := a.tunnel()
+	tunnel.Doubt(c)
+	until(t, c, b, overH3) // HTTPS has an idle connection now
+	lost := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		resp, err := send(ctx, c, b, strings.NewReader("wait"))
+		if err == nil {
+			resp.Body.Close()
+		}
+		lost <- err
+	}()
+	<-arrived
+	time.Sleep(10 * tunnel.DoubtTime) // however long the answer takes
+	until(t, c, b, overH3)
+
+	conns := b.conns.Load()
+	r.deaf.Store(true)
+	for begun := time.Now(); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		resp, err := send(ctx, c, b, strings.NewReader("x"))
+		proto := ""
+		if err == nil {
+			var got []byte
+			got, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+			proto = string(got)
+		}
+		cancel()
+		if err == nil && proto == overH1 {
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("%q, %v", proto, err)
+		}
+	}
+	if b.conns.Load() == conns {
+		t.Error("an old connection was used")
+	}
+	r.deaf.Store(false)
+	until(t, c, b, overH3)
+	cancel()
+	close(release)
+	if err := <-lost; err == nil || len(arrived) != 0 {
+		t.Errorf("%v, arrived %d times more", err, len(arrived))
+	}
+	if n := w.dials("udp b.test:5500"); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 // dialH3 connects to a server by hand, with a's certificate.
 func dialH3(t *testing.T, a, b *server) *quic.Conn {
 	t.Helper()
