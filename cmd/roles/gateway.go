@@ -218,7 +218,7 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 	tunnels := tunnel.NewMetrics()
 	client, err := tunnel.NewClient(tunnel.ClientConfig{
 		Identity: identity, Verifier: peers, Port: cfg.Peers.Port, OCSPPort: cfg.Peers.OCSPPort, Dial: dialer.DialContext, Now: now,
-		Transport: transport, Windows: windows(cfg), OCSP: keys.OCSP, DialUDP: tunnel.DialUDP(net.ParseIP(cfg.Address)), Metrics: tunnels,
+		Transport: transport, Windows: windows(cfg), Connections: cfg.Tunnel.Connections, OCSP: keys.OCSP, DialUDP: tunnel.DialUDP(net.ParseIP(cfg.Address)), Metrics: tunnels,
 	})
 	if err != nil {
 		return err
