@@ -488,7 +488,7 @@ func (c *Client) standing(key poolKey, large bool) iter.Seq[session] {
 		}
 		var after time.Time
 		if c.quic != nil {
-			after = c.quic.doubtful(key)
+			after = c.quic.doubted(key)
 		}
 		if s := c.pool.get(key, after); s != nil {
 			yield(s)

@@ -45,20 +45,26 @@ type h3Conn struct {
 	refused func()       // called when the peer is not who it must be
 
 	answer time.Duration // how long at least it may take
-	debt   struct {
-		sync.Mutex
-		since    time.Time // something is to be acknowledged; zero: nothing is
-		received uint64    // packets, by then
+	mu     sync.Mutex    // guards what follows
+	count  uint64        // packets received
+	heard  time.Time     // when another was noticed
+	debt   time.Time     // since when something is to be acknowledged; zero: nothing is
+}
+
+// notice sees whether the peer was heard of: then it owes nothing. c.mu is held.
+func (c *h3Conn) notice(stats quic.ConnectionStats) {
+	if stats.PacketsReceived != c.count {
+		c.count, c.heard, c.debt = stats.PacketsReceived, time.Now(), time.Time{}
 	}
 }
 
 // owed notes that something goes out now that the peer acknowledges.
 func (c *h3Conn) owed() {
-	n := c.conn.ConnectionStats().PacketsReceived
-	c.debt.Lock()
-	defer c.debt.Unlock()
-	if c.debt.since.IsZero() || n != c.debt.received {
-		c.debt.since, c.debt.received = time.Now(), n
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notice(c.conn.ConnectionStats())
+	if c.debt.IsZero() {
+		c.debt = time.Now()
 	}
 }
 
@@ -66,26 +72,33 @@ func (c *h3Conn) owed() {
 // long that it may be gone; else it is the zero time. An acknowledgement ends
 // it. What is on its way meanwhile is not affected.
 func (c *h3Conn) doubtful() time.Time {
-	c.debt.Lock()
-	defer c.debt.Unlock()
-	if c.debt.since.IsZero() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.debt.IsZero() {
 		return time.Time{}
 	}
-	s := c.conn.ConnectionStats()
-	if s.PacketsReceived != c.debt.received {
-		c.debt.since = time.Time{}
+	stats := c.conn.ConnectionStats()
+	c.notice(stats)
+	pto := stats.SmoothedRTT + 4*stats.MeanDeviation + ackDelay
+	if c.debt.IsZero() || time.Since(c.debt) <= max(c.answer, probes*pto) {
 		return time.Time{}
 	}
-	pto := s.SmoothedRTT + 4*s.MeanDeviation + ackDelay
-	if time.Since(c.debt.since) <= max(c.answer, probes*pto) {
-		return time.Time{}
-	}
-	return c.debt.since
+	return c.debt
 }
 
-// usable tells whether the connection takes another exchange.
-func (c *h3Conn) usable() bool {
-	return !c.leaving.Load() && !c.silent.Load() && c.conn.Context().Err() == nil && c.doubtful().IsZero()
+// usable tells whether the connection takes another exchange: it stands, and the
+// peer was heard of on it since a time of doubt.
+func (c *h3Conn) usable(doubt time.Time) bool {
+	if c.leaving.Load() || c.silent.Load() || c.conn.Context().Err() != nil {
+		return false
+	}
+	if doubt.IsZero() {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notice(c.conn.ConnectionStats())
+	return c.heard.After(doubt)
 }
 
 // open starts an exchange, or returns nil if so many are under way that the

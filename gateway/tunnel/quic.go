@@ -272,29 +272,36 @@ func (q *quicPool) room(c *h3Conn) room {
 }
 
 // least returns the connection with the fewest exchanges of those that can be
-// used, nil if none can. q.mu is held.
+// used, nil if none can. If the peer is in doubt on one, others are believed that
+// have received something since. q.mu is held.
 func (q *quicPool) least(key poolKey) *h3Conn {
+	doubt := q.doubt(key)
 	var best *h3Conn
 	for _, c := range q.conns[key] {
-		if c.usable() && (best == nil || c.streams.Load() < best.streams.Load()) {
+		if (best == nil || c.streams.Load() < best.streams.Load()) && c.usable(doubt) {
 			best = c
 		}
 	}
 	return best
 }
 
-// doubtful tells since when a peer over QUIC has owed an answer, the zero time
-// if none does: also other connections made before may be dead then.
-func (q *quicPool) doubtful(key poolKey) time.Time {
-	q.mu.RLock()
-	defer q.mu.RUnlock()
-	var since time.Time
+// doubt tells since when a peer has owed an answer for too long on one of its
+// connections, the zero time if it has on none. q.mu is held.
+func (q *quicPool) doubt(key poolKey) time.Time {
+	var latest time.Time
 	for _, c := range q.conns[key] {
-		if t := c.doubtful(); t.After(since) {
-			since = t
+		if since := c.doubtful(); since.After(latest) {
+			latest = since
 		}
 	}
-	return since
+	return latest
+}
+
+// doubted is doubt for who does not hold q.mu.
+func (q *quicPool) doubted(key poolKey) time.Time {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	return q.doubt(key)
 }
 
 // learn takes note of what an answer over HTTPS says about QUIC. What is
@@ -520,7 +527,7 @@ func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate,
 		end()
 	}()
 	state := conn.ConnectionState().TLS
-	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most, answer: q.answer}
+	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most, answer: q.answer, heard: time.Now()}
 	c.refused = func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -597,7 +604,7 @@ func (q *quicPool) retire(c *h3Conn, unused time.Duration) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	others := slices.ContainsFunc(q.conns[c.key], func(o *h3Conn) bool { return o != c && o.usable() })
+	others := slices.ContainsFunc(q.conns[c.key], func(o *h3Conn) bool { return o != c && o.usable(time.Time{}) })
 	if others || unused > q.unused {
 		c.leave()
 	}

@@ -977,6 +977,7 @@ func TestQUICFarLine(t *testing.T) {
 	var mu sync.Mutex
 	from := map[string]int{} // waiting exchanges, by protocol and address
 	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
 	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -994,6 +995,8 @@ func TestQUICFarLine(t *testing.T) {
 	tunnel.Thrift(c)
 	until(t, c, b, overH3)
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer free()
 	wait := func() {
 		wg.Go(func() {
 			if _, err := post(t, c, b, "wait"); err != nil {
@@ -1038,7 +1041,7 @@ func TestQUICFarLine(t *testing.T) {
 	if conns != width || over[overH3] != width*tunnel.MinShare || over[overH1] != waiting-width*tunnel.MinShare {
 		t.Errorf("%v on %d connections", over, conns)
 	}
-	close(release)
+	free()
 	wg.Wait()
 	eventually("spare connections remain", func() bool { return c.QUICConnections() == 1 })
 	until(t, c, b, overH3)
@@ -1051,6 +1054,7 @@ func TestQUICAloneFarLine(t *testing.T) {
 	var arrived atomic.Int64
 	var from sync.Map
 	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
 	_, b, c := overQUIC(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
 			from.Store(r.RemoteAddr, true)
@@ -1061,6 +1065,8 @@ func TestQUICAloneFarLine(t *testing.T) {
 	tunnel.Far(c)
 	tunnel.Widen(c, width)
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer free()
 	for i := range 4 * width * tunnel.MinShare {
 		wg.Go(func() {
 			if _, err := post(t, c, b, "wait"); err != nil {
@@ -1075,7 +1081,7 @@ func TestQUICAloneFarLine(t *testing.T) {
 	}
 	n := 0
 	from.Range(func(any, any) bool { n++; return true })
-	close(release)
+	free()
 	wg.Wait()
 	if n != width || b.dials("udp b.test:5500") != width {
 		t.Errorf("exchanges on %d connections of %d", n, b.dials("udp b.test:5500"))
@@ -1088,6 +1094,8 @@ func TestQUICAloneFarLine(t *testing.T) {
 func TestQUICDoubt(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}, 2), make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
 	w := newWorld(t)
 	a, b := w.add("a"), w.add("b")
 	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -1140,12 +1148,73 @@ func TestQUICDoubt(t *testing.T) {
 	r.deaf.Store(false)
 	until(t, c, b, overH3)
 	cancel()
-	close(release)
+	free()
 	if err := <-lost; err == nil || len(arrived) != 0 {
 		t.Errorf("%v, arrived %d times more", err, len(arrived))
 	}
 	if n := w.dials("udp b.test:5500"); n != 1 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// A peer that was killed is given up on all its connections when one shows it.
+func TestQUICKilled(t *testing.T) {
+	t.Parallel()
+	const width = 4
+	var arrived atomic.Int64
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	w := newWorld(t)
+	a, b := w.add("a"), w.add("b")
+	b.serve(announced(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && string(body) == "wait" {
+			arrived.Add(1)
+			<-release
+		}
+		io.WriteString(rw, r.Proto)
+	}))).serveQUIC()
+	c := a.tunnel()
+	tunnel.Far(c)
+	tunnel.Widen(c, width)
+	tunnel.Doubt(c)
+	until(t, c, b, overH3)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer free()
+	for n := int64(1); c.QUICConnections() < width; n++ {
+		if n > 20*width {
+			t.Fatal("too few connections")
+		}
+		wg.Go(func() {
+			if _, err := post(t, c, b, "wait"); err != nil {
+				t.Error(err)
+			}
+		})
+		for arrived.Load() < n || !c.Idle() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	free()
+	wg.Wait()
+	before := b.requests.Load()
+	b.udp.Close() // no farewell
+	for lost := 0; ; lost++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		resp, err := send(ctx, c, b, strings.NewReader("x"))
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		cancel()
+		if err == nil {
+			break
+		}
+		if lost == width-1 {
+			t.Fatalf("%d exchanges were lost: %v", lost+1, err)
+		}
+	}
+	if n := b.requests.Load() - before; n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }
 
