@@ -19,8 +19,8 @@ const (
 	healthSlot   = 10 * time.Second
 	healthSlots  = int(healthPeriod/healthSlot) + 1
 
-	// maxHealth bounds the services that are watched: a client may ask for any
-	// name. The one that was quiet longest gives way.
+	// maxHealth bounds the services that are watched: anyone may ask for any
+	// name, even a peer that is not authenticated. See forget for what gives way.
 	maxHealth = 2000
 )
 
@@ -134,13 +134,16 @@ func (h *health) add(r *Record, now time.Time) {
 	}
 }
 
-// forget drops the service that was quiet longest.
+// forget drops the service that was quiet longest: of those that never had a
+// successful exchange, which need not exist, if there are any.
 func (h *health) forget() {
 	var oldest id.Service
 	var at Number
+	worked := true
 	for name, s := range h.services {
-		if t := max(s.lastGood, s.lastFailed); oldest.IsZero() || t < at {
-			oldest, at = name, t
+		t, w := max(s.lastGood, s.lastFailed), s.lastGood != 0
+		if oldest.IsZero() || worked && !w || worked == w && t < at {
+			oldest, at, worked = name, t, w
 		}
 	}
 	delete(h.services, oldest)

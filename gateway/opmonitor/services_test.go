@@ -367,6 +367,25 @@ func TestHealthIsBounded(t *testing.T) {
 	}
 }
 
+// Requests for services that do not exist push none out that does.
+func TestHealthOutlastsUnknownNames(t *testing.T) {
+	t.Parallel()
+	store, c := open(t, opmonitor.Config{})
+	store.Add(&opmonitor.Record{ServerType: opmonitor.Producer, Service: service(t, "T/GOV/2/p/real"), Succeeded: true, ResponseOut: opmonitor.Num(1)})
+	for i := range 2100 {
+		store.Add(&opmonitor.Record{ServerType: opmonitor.Producer, Service: service(t, fmt.Sprintf("T/GOV/2/p/s%04d", i)), ResponseOut: opmonitor.Num(int64(i + 2))})
+	}
+	store.Flush()
+	w := httptest.NewRecorder()
+	req := request(t, envelope("getSecurityServerHealthData", `<om:getSecurityServerHealthData `+om+`/>`))
+	if err := opmonitor.NewServices(store, opmonitor.ServicesConfig{Now: c.now}).HealthData(w, req); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(w.Body.String(), "<om:serviceEvents>"); n != 2000 || !strings.Contains(w.Body.String(), ">real<") {
+		t.Errorf("%d services are watched, and the real one is not among them", n)
+	}
+}
+
 // set is a set of metrics as a client reads it.
 type set struct {
 	Name    string `xml:"name"`
