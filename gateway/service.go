@@ -67,7 +67,9 @@ func (g *Gateway) authorise(view *globalconf.View, req *message.Request, peer id
 
 // overridesMethod tells whether web frameworks take the method from that header
 // rather than from the request: then the right to that method is needed, too.
+// Interfaces in the tradition of CGI do not tell an underscore from a hyphen.
 func overridesMethod(header string) bool {
+	header = strings.ReplaceAll(header, "_", "-")
 	return strings.EqualFold(header, "X-HTTP-Method-Override") || strings.EqualFold(header, "X-HTTP-Method") || strings.EqualFold(header, "X-Method-Override")
 }
 

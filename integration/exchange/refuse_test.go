@@ -62,6 +62,7 @@ func TestRefusals(t *testing.T) {
 		{name: "no right to the method", client: testnet.Portal, method: "PUT", path: testnet.Path(testnet.Limited) + "/public/a", code: "server.serverproxy.access_denied", cause: "not allowed"},
 		{name: "right to the other method", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a", header: []string{"X-HTTP-Method-Override: GET"}},
 		{name: "no right to the other method", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a", header: []string{"X-Http-Method-Override: PUT"}, code: "server.serverproxy.access_denied", cause: "not allowed"},
+		{name: "no right to the other method, as CGI spells it", client: testnet.Portal, path: testnet.Path(testnet.Limited) + "/public/a", header: []string{"X_HTTP_Method_Override: PUT"}, code: "server.serverproxy.access_denied", cause: "not allowed"},
 		{name: "disabled service", client: testnet.Portal, path: testnet.Path(testnet.Population) + "/disabled", code: "server.serverproxy.service_disabled", cause: "closed for the winter"},
 		{name: "SOAP service", client: testnet.Portal, path: testnet.Path(testnet.Population) + "/soap", code: "server.serverproxy.service_type", cause: "SOAP"},
 
