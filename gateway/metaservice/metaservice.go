@@ -37,20 +37,43 @@ const (
 // Builtins returns the services about the clients of a security server. Every
 // member and subsystem of the network may call them; none tells of itself.
 func Builtins() []gateway.Builtin {
-	d := documents{slots: make(chan struct{}, 2)}
+	d := newDocuments()
 	return []gateway.Builtin{
 		{Code: serverconf.ListMethods, REST: true, SOAP: true, Serve: serveMethods(listed)},
 		{Code: serverconf.AllowedMethods, REST: true, SOAP: true, Serve: serveMethods(allowed)},
-		{Code: serverconf.GetOpenAPI, REST: true, Serve: d.serveOpenAPI},
-		{Code: serverconf.GetWSDL, SOAP: true, Serve: d.serveWSDL},
+		{Code: serverconf.GetOpenAPI, REST: true, Serve: d.hold(d.serveOpenAPI)},
+		{Code: serverconf.GetWSDL, SOAP: true, Serve: d.hold(d.serveWSDL)},
 	}
 }
 
 // documents are the services that send the documents which describe services.
 type documents struct {
+	// held bound how many are in memory at once: anyone may ask for one that has
+	// [serverconf.MaxDocument] bytes, as often as there are exchanges.
+	held chan struct{}
 	// slots bound how many are rewritten at once: a tree of YAML takes two hundred
 	// times as much memory as its text.
 	slots chan struct{}
+}
+
+// maxHeld is how many documents are in memory at once.
+const maxHeld = 16
+
+func newDocuments() documents {
+	return documents{held: make(chan struct{}, maxHeld), slots: make(chan struct{}, 2)}
+}
+
+// hold makes serve wait for its turn to have a document in memory.
+func (d documents) hold(serve func(http.ResponseWriter, *http.Request, *gateway.Call) error) func(http.ResponseWriter, *http.Request, *gateway.Call) error {
+	return func(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
+		select {
+		case d.held <- struct{}{}:
+			defer func() { <-d.held }()
+			return serve(w, r, c)
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
 }
 
 // rewrite makes of a document what may be shown.
