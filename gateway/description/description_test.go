@@ -78,6 +78,7 @@ func TestReadOpenAPI(t *testing.T) {
 		`servers: [{url: "http://y/v"}]`: "http://y/v",
 		`servers: [{url: "//y/v"}]`:      "http://y/v",
 		`servers: [{url: "/{v}"}]`:       "",
+		`servers: [{url: "/{v}/{w}", variables: {v: {default: a}, w: {default: b}}}]`: "http://x/a/b",
 	} {
 		d, err := description.ReadOpenAPI([]byte("openapi: 3.0.0\ninfo: {title: t, version: v}\npaths: {}\n"+address), from(t, "http://x/d/o.yaml"))
 		if err != nil || d.Services[0].URL != want {
@@ -139,6 +140,9 @@ func TestReadOpenAPIRefuses(t *testing.T) {
 		"path nowhere":    {head + "paths: {/a: {$ref: '#/x'}}", "not there"},
 		"path in circles": {head + "paths: {/a: {$ref: '#/paths/~1b'}, /b: {$ref: '#/paths/~1a'}}", "no end"},
 		"path no object":  {head + "paths: {/a: 1}", "no object"},
+		"bomb of text":    {head + "x-a: &a " + strings.Repeat("a", 100_000) + "\nx-b: [" + strings.Repeat("*a, ", 1000) + "]", "unfolds"},
+		"bomb of keys":    {head + "x-a: &a {" + strings.Repeat("a", 1000) + ": 1}\nx-b: [" + strings.Repeat("*a, ", 20_000) + "]", "unfolds"},
+		"bomb of servers": {head + "paths: {}\nservers: [{url: 'http://x/" + strings.Repeat("{a}", 1000) + "', variables: {a: {default: " + strings.Repeat("a", 10_000) + "}}}]", "longer than"},
 		"server":          {head + "paths: {}\nservers: [{url: 'http://[x'}]", "no URL"},
 		"wrong type":      {head + "paths: []", ""},
 	} {

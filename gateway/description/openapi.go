@@ -254,11 +254,9 @@ func (c *census) take(v any) {
 func server(servers openapi3.Servers, from *url.URL) (string, error) {
 	address := "/" // what OpenAPI takes for no servers
 	if len(servers) > 0 && servers[0] != nil {
-		address = servers[0].URL
-		for name, v := range servers[0].Variables {
-			if v != nil {
-				address = strings.ReplaceAll(address, "{"+name+"}", v.Default)
-			}
+		var ok bool
+		if address, ok = expand(servers[0]); !ok {
+			return "", refuse("the address of its server is longer than %d bytes", maxAddress)
 		}
 	}
 	if strings.ContainsAny(address, "{}") {
@@ -269,6 +267,34 @@ func server(servers openapi3.Servers, from *url.URL) (string, error) {
 		return "", refuse("the address of its server, %.200q, is no URL", address)
 	}
 	return to, nil
+}
+
+// maxAddress bounds the address of a server, in bytes: variables stand for any
+// text, as often as they are named.
+const maxAddress = 4096
+
+// expand puts the defaults of its variables into the address of a server; it
+// reports false if that is too long. A variable without a default stays.
+func expand(s *openapi3.Server) (string, bool) {
+	var out strings.Builder
+	for rest := s.URL; ; {
+		before, from, found := strings.Cut(rest, "{")
+		name, after, closed := strings.Cut(from, "}")
+		switch v := s.Variables[name]; {
+		case !found || !closed:
+			out.WriteString(rest)
+			return out.String(), out.Len() <= maxAddress
+		case v == nil:
+			out.WriteString(before + "{" + name + "}")
+		default:
+			out.WriteString(before)
+			out.WriteString(v.Default)
+		}
+		if out.Len() > maxAddress {
+			return "", false
+		}
+		rest = after
+	}
 }
 
 // endpoints lists what the paths offer, in the order of paths.

@@ -17,14 +17,14 @@ import (
 // bounds are refused.
 func tree(b []byte) (any, error) {
 	b = bytes.TrimPrefix(b, []byte("\uFEFF"))
-	n := nodes{left: maxNodes}
+	n := nodes{left: maxNodes, text: maxText}
 	if text := bytes.TrimSpace(b); len(text) > 0 && text[0] == '{' {
 		if v, err := n.json(text); err == nil {
 			return v, nil
 		} else if json.Valid(text) {
 			return nil, err
 		}
-		n = nodes{left: maxNodes} // YAML that begins like JSON
+		n = nodes{left: maxNodes, text: maxText} // YAML that begins like JSON
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var root yaml.Node
@@ -37,8 +37,12 @@ func tree(b []byte) (any, error) {
 	return n.yaml(&root, 0)
 }
 
-// nodes builds a tree and counts.
-type nodes struct{ left int }
+// maxText bounds the text of a tree, in bytes: aliases can make more of it than
+// the document has.
+const maxText = 2 * MaxSize
+
+// nodes builds a tree and counts down values and bytes of text.
+type nodes struct{ left, text int }
 
 func (n *nodes) count(depth int) error {
 	n.left--
@@ -114,6 +118,9 @@ func (n *nodes) yaml(y *yaml.Node, depth int) (any, error) {
 	if err := n.count(depth); err != nil {
 		return nil, err
 	}
+	if n.text -= len(y.Value); n.text < 0 {
+		return nil, refuse("it unfolds to more than %d bytes", maxText)
+	}
 	switch y.Kind {
 	case yaml.DocumentNode:
 		return n.yaml(y.Content[0], depth)
@@ -147,6 +154,7 @@ func (n *nodes) mapping(m map[string]any, y *yaml.Node, depth int) error {
 		case twice:
 			return refuse("line %d: key %q stands twice in one mapping", k.Line, k.Value)
 		}
+		n.text -= len(k.Value)
 		value, err := n.yaml(v, depth+1)
 		if err != nil {
 			return err
