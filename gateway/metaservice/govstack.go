@@ -172,6 +172,9 @@ func (g *govStack) methods(w http.ResponseWriter, r *http.Request, provider id.C
 	case a.code() != "" || a.status != http.StatusOK:
 		return "", nil, a.refusal()
 	}
+	if bytes.Count(a.body.Bytes(), []byte(",")) > maxGovStackList {
+		return "", nil, &govStackError{http.StatusInternalServerError, "The provider's answer is too long"}
+	}
 	var theirs servicesJSON
 	if err := json.Unmarshal(a.body.Bytes(), &theirs); err != nil {
 		return "", nil, &govStackError{http.StatusInternalServerError, "The provider's answer is malformed"}
@@ -239,6 +242,11 @@ func (g *govStack) ask(w http.ResponseWriter, r *http.Request, provider id.Clien
 
 // maxGovStack bounds an answer that is translated, in bytes.
 const maxGovStack = 16 << 20
+
+// maxGovStackList bounds a list that is translated, in commas: an item of a few
+// bytes takes hundreds in memory, and its provider may be anyone. An endpoint has
+// two, a service ten.
+const maxGovStackList = 200_000
 
 // govStackAnswer keeps an answer of the client proxy in memory. Deadlines are
 // those of the connection behind it.
