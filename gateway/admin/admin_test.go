@@ -440,3 +440,40 @@ func TestIdempotency(t *testing.T) {
 		t.Errorf("a day later: %d %s", r.Code, r.Body)
 	}
 }
+
+// A client whose connection breaks before the answer asks again, and the change
+// is made once.
+func TestBrokenConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	broken := false
+	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && !broken {
+			broken = true
+			w.api.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+		w.api.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(server.Close)
+	c := admin.NewClient(server.URL, w.secret, server.Certificate())
+	if got, err := c.AddClient(t.Context(), admin.NewClientEntry{ID: "DEV/GOV/1001/extra"}); err != nil || got.ID != "DEV/GOV/1001/extra" {
+		t.Fatal(got, err)
+	}
+	broken = false
+	if err := c.DeleteClient(t.Context(), "DEV/GOV/1001/extra", "*"); err != nil {
+		t.Error(err)
+	}
+	done := map[string]int{}
+	for _, r := range w.audit() {
+		done[r.Operation+" "+r.Outcome]++
+	}
+	if done["add-client "+guard.Done] != 1 || done["delete-client "+guard.Done] != 1 {
+		t.Error(done)
+	}
+	// Two changes alike are two.
+	if _, err := c.AddClient(t.Context(), admin.NewClientEntry{ID: "DEV/GOV/1001/extra"}); err != nil {
+		t.Error(err)
+	}
+	w.refused(first(c.AddClient(t.Context(), admin.NewClientEntry{ID: "DEV/GOV/1001/extra"})), 409, guard.CodeExists, "already")
+}

@@ -17,7 +17,8 @@ import (
 
 // Client calls the administration API of a gateway. Methods that change or
 // delete what exists take the ETag that its getter gave; "*" is any state.
-// Refusals are *guard.Problem.
+// Refusals are *guard.Problem. Changes are made once even if the connection
+// breaks: they are repeated with the same idempotency key.
 type Client struct{ api *guard.Client }
 
 // NewClient returns a client for the API at url, such as
@@ -57,6 +58,9 @@ func getAll[T any](ctx context.Context, c *Client, path string, query url.Values
 }
 
 func send[T any](ctx context.Context, c *Client, r guard.Request) (out T, etag string, err error) {
+	if r.Method != http.MethodGet {
+		r = guard.Once(r)
+	}
 	h, err := c.api.Decode(ctx, r, &out)
 	return out, h.Get("ETag"), err
 }
@@ -71,9 +75,9 @@ func patch[T any](ctx context.Context, c *Client, path, etag string, body any) (
 	return out, err
 }
 
-// bare makes a call whose answer has no body.
+// bare makes a change whose answer has no body.
 func (c *Client) bare(ctx context.Context, r guard.Request) error {
-	resp, err := c.api.Do(ctx, r)
+	resp, err := c.api.Do(ctx, guard.Once(r))
 	if err != nil {
 		return err
 	}

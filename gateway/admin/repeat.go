@@ -72,7 +72,9 @@ func (r *repeats) end(own *repeat, answer *carrier) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if answer == nil || answer.status >= http.StatusBadRequest || answer.written.Len() > maxRepeat {
-		delete(r.by, own.key)
+		if r.by[own.key] == own { // else it took so long that it was forgotten, and another one has the key
+			delete(r.by, own.key)
+		}
 		return
 	}
 	own.done, own.status, own.header, own.body = true, answer.status, answer.header, answer.written.Bytes()

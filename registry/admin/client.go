@@ -4,9 +4,7 @@ package admin
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -76,20 +74,15 @@ func pages(ctx context.Context, query string, more url.Values, add func(url.Valu
 
 // change makes a change; t may leave out the idempotency key.
 func (c *Client) change(ctx context.Context, t ChangeTerms, method, path string, body any) (*Done, error) {
-	header := http.Header{"Idempotency-Key": {t.IdempotencyKey}}
-	if t.IdempotencyKey == "" {
-		header.Set("Idempotency-Key", rand.Text())
+	header := http.Header{}
+	if t.IdempotencyKey != "" {
+		header.Set("Idempotency-Key", t.IdempotencyKey)
 	}
 	if t.IfMatch != "" {
 		header.Set("If-Match", t.IfMatch)
 	}
-	r := guard.Request{Method: method, Path: path, Query: whyQuery(t.Why), Header: header, Body: body}
 	out := new(Done)
-	_, err := c.api.Decode(ctx, r, out)
-	var broken *url.Error
-	if errors.As(err, &broken) && ctx.Err() == nil { // it may have been done, or not
-		_, err = c.api.Decode(ctx, r, out)
-	}
+	_, err := c.api.Decode(ctx, guard.Once(guard.Request{Method: method, Path: path, Query: whyQuery(t.Why), Header: header, Body: body}), out)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package guard
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -63,8 +64,12 @@ type Request struct {
 	Body   any // sent as JSON; nil: none
 }
 
+// keyHeader names a change, so that it may be asked for again and is done once.
+const keyHeader = "Idempotency-Key"
+
 // Do makes a call. Answers that are not 2xx are errors: a *Problem if the
-// server explains it. When told that there are too many calls, it waits.
+// server explains it. When told that there are too many calls, it waits. When
+// the connection breaks, a call with an Idempotency-Key is repeated once.
 func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
@@ -75,6 +80,10 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	for waits := 0; ; waits++ {
 		resp, err := c.send(ctx, r, body)
+		var broken *url.Error
+		if errors.As(err, &broken) && ctx.Err() == nil && r.Header.Get(keyHeader) != "" { // it may have been done, or not
+			resp, err = c.send(ctx, r, body)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +140,18 @@ func (c *Client) problem(resp *http.Response) error {
 		return fmt.Errorf("the %s answered with status %d", c.what, resp.StatusCode)
 	}
 	return p
+}
+
+// Once names a change with an Idempotency-Key of its own, unless it has one.
+func Once(r Request) Request {
+	if r.Header.Get(keyHeader) == "" {
+		r.Header = r.Header.Clone()
+		if r.Header == nil {
+			r.Header = http.Header{}
+		}
+		r.Header.Set(keyHeader, rand.Text())
+	}
+	return r
 }
 
 // Decode makes a call and reads its JSON answer into out, and returns the
