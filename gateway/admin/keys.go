@@ -135,8 +135,31 @@ func (a *API) certificate(k *pki.Key, tc pki.TokenCert, judged map[string]signer
 			c.Member = s.Member.String()
 		}
 	}
-	c.Next = a.nextOf(&c, tc.Cert)
+	if c.Next = a.nextOf(&c, tc.Cert); c.Next == nextActivate {
+		if by := a.successor(&c, judged); by != "" {
+			c.Next = "nothing: certificate " + by[:16] + " has taken its place"
+			if c.Usage == pki.Authentication {
+				c.Next = "certificate " + by[:16] + " has taken its place: when this one is not needed any more, have the registry remove it (kontor cert unregister)"
+			}
+		}
+	}
 	return c
+}
+
+const nextActivate = "activate it (kontor cert activate)"
+
+// successor returns the hash of a certificate that was issued later for the same
+// usage and member, and is in use; empty: there is none.
+func (a *API) successor(c *Certificate, judged map[string]signer.KeyStatus) string {
+	for _, k := range a.Token.Keys() {
+		for _, tc := range k.Certificates() {
+			s := judged[pki.HashOf(tc.Cert).Hex()]
+			if s.Usable && s.Usage == c.Usage && s.Member == judged[c.Hash].Member && tc.Cert.NotBefore.After(c.NotBefore) {
+				return s.Hash
+			}
+		}
+	}
+	return ""
 }
 
 // nextOf says what an operator does next with a certificate.
@@ -159,7 +182,7 @@ func (a *API) nextOf(c *Certificate, cert *x509.Certificate) string {
 	case c.State == pki.StateSaved:
 		return "have the registry add it to " + a.Server.String() + " (kontor cert register); it becomes registered when that is published"
 	case !c.Active:
-		return "activate it (kontor cert activate)"
+		return nextActivate
 	case !c.Usable && c.OCSPUntil.IsZero():
 		return "see to it that its authority's OCSP responder can be reached and says good"
 	}

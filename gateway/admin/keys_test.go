@@ -186,6 +186,52 @@ func TestImportAndActivate(t *testing.T) {
 	}
 }
 
+// A certificate that a later one has replaced needs no activation.
+func TestReplacedCertificate(t *testing.T) {
+	t.Parallel()
+	w := newKeyWorld(t)
+	imported := func(activate bool, age time.Duration) admin.Certificate {
+		k, err := w.root.GenerateKey(t.Context(), admin.NewKey{Usage: pki.Signing})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.root.RequestCertificate(t.Context(), k.ID, admin.NewRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := w.issue(r.PEM, pki.Signing, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-age), time.Now().Add(time.Hour) })
+		c, err := w.root.ImportCertificate(t.Context(), admin.NewCertificate{Certificate: text, Activate: activate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	next := func(c admin.Certificate) string {
+		now, _, err := w.root.Certificate(t.Context(), c.Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Next
+	}
+	old, middle := imported(false, 3*time.Hour), imported(true, 2*time.Hour)
+	newest := imported(false, time.Hour)
+	if got := next(old); got != "nothing: certificate "+middle.Hash[:16]+" has taken its place" {
+		t.Error(got)
+	}
+	if got := next(middle); got != "" {
+		t.Error(got)
+	}
+	if got := next(newest); !strings.HasPrefix(got, "activate it") {
+		t.Error(got)
+	}
+	if _, err := w.root.DeactivateCertificate(t.Context(), middle.Hash, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(old); !strings.HasPrefix(got, "activate it") {
+		t.Error(got)
+	}
+}
+
 func TestChangePIN(t *testing.T) {
 	t.Parallel()
 	w := newKeyWorld(t)
