@@ -113,13 +113,18 @@ func (s *State) Rejection(number uint64, why string) ([]Change, error) {
 	return []Change{c}, nil
 }
 
+// decision is one that cannot be made: nothing of what it says is so.
+type decision struct{ *settleRequest }
+
+func (d decision) String() string { return fmt.Sprintf("decide on request %d", d.Request) }
+
 func (s *State) undecided(c *settleRequest) (*Request, error) {
 	q := s.request(c.Request)
 	if q == nil {
-		return nil, refuseRequest(c, ErrUnknown, codeNotFound, "there is no such request", "")
+		return nil, refuseRequest(decision{c}, ErrUnknown, codeNotFound, "there is no such request", "")
 	}
 	if !q.Status.Pending() {
-		return nil, refuseRequest(c, ErrExists, codeBadState, q.settled(), "")
+		return nil, refuseRequest(decision{c}, ErrExists, codeBadState, q.settled(), "")
 	}
 	return q, nil
 }

@@ -172,8 +172,11 @@ func TestCertificateRequests(t *testing.T) {
 		}
 	}
 	o.refused(certReg("DEV/COM/4321/SS1", cert), registry.ErrExists, "management_request_security_server_exists")
-	if _, err := o.r.Approve(t.Context(), author, q.Number); !errors.Is(err, registry.ErrExists) {
+	if _, err := o.r.Approve(t.Context(), author, q.Number); !errors.Is(err, registry.ErrExists) || !strings.HasPrefix(err.Error(), "decide on request 1: ") {
 		t.Errorf("approved twice: %v", err)
+	}
+	if _, err := o.r.Approve(t.Context(), author, 99); !errors.Is(err, registry.ErrUnknown) || err.Error() != "decide on request 99: there is no such request" {
+		t.Errorf("approved what is not there: %v", err)
 	}
 	if _, err := o.r.Decline(t.Context(), author, q.Number); !errors.Is(err, registry.ErrExists) {
 		t.Errorf("declined what was approved: %v", err)

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -68,6 +69,9 @@ func openPebble(dir string, fs vfs.FS, log *zap.Logger) (Store, error) {
 		MemTableSize:       4 << 20,
 		Logger:             pebbleLog{log.Sugar()},
 	})
+	if errors.Is(err, syscall.EAGAIN) {
+		return nil, fmt.Errorf("open database %s: %w; another process has it open: it runs already", dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", dir, err)
 	}

@@ -71,6 +71,9 @@ Start with "kontor sandbox": a whole ecosystem on this machine.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if before := c.Flags().Args(); c.HasSubCommands() && len(before) > 0 { // the flag is of a command that does not exist
+			return unknownCommand(c, before[0])
+		}
 		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
 	})
 	root.AddCommand(
@@ -107,13 +110,17 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 		Short: short,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q for %q\nSee '%s --help'", args[0], c.CommandPath(), c.CommandPath())}
+				return unknownCommand(c, args[0])
 			}
 			return c.Help()
 		},
 	}
 	c.AddCommand(commands...)
 	return c
+}
+
+func unknownCommand(c *cobra.Command, name string) error {
+	return usageError{fmt.Errorf("unknown command %q for %q\nSee '%s --help'", name, c.CommandPath(), c.CommandPath())}
 }
 
 // checkCommand returns the command that reads a configuration file and nothing

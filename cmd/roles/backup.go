@@ -59,8 +59,17 @@ func TrustBackup(file string, cfg *config.Trust) *BackupSet {
 // the archive has all the time in the world.
 const minPassphrase = 12
 
-func backupPassphrase(file string) ([]byte, error) {
+// passphrase reads that of a backup.
+func passphrase(file string) ([]byte, error) {
 	pass, err := Secret(file, "passphrase file")
+	if errors.Is(err, fs.ErrNotExist) { // no role makes it
+		err = fmt.Errorf("passphrase file: %s does not exist; name the one with the passphrase of the backup", file)
+	}
+	return pass, err
+}
+
+func backupPassphrase(file string) ([]byte, error) {
+	pass, err := passphrase(file)
 	if err == nil && len(pass) < minPassphrase {
 		err = fmt.Errorf("passphrase file: %s holds fewer than %d characters; write a longer passphrase", file, minPassphrase)
 	}
@@ -164,7 +173,7 @@ func (s *BackupSet) stopped() (release func(), err error) {
 // holds of the role's files is complete when it returns; the data follow with
 // Restore.
 func OpenBackup(in, passFile, role string) (c *archive.Contents, done func() error, err error) {
-	pass, err := Secret(passFile, "passphrase file")
+	pass, err := passphrase(passFile)
 	if err != nil {
 		return nil, nil, err
 	}

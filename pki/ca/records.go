@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -136,6 +137,9 @@ func openPebble(dir string, fs vfs.FS, log *zap.Logger) (*pebbleStore, error) {
 		MemTableSize:       4 << 20,
 		Logger:             pebbleLog{log.Sugar()},
 	})
+	if errors.Is(err, syscall.EAGAIN) {
+		return nil, fmt.Errorf("open database %s: %w; another process has it open: it runs already", dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", dir, err)
 	}
