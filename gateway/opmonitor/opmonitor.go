@@ -311,7 +311,11 @@ func (s *Store) append(block []byte, second int64) error {
 	}
 	if _, err := s.file.WriteAt(block, last.size); err != nil {
 		// What was written of it will be passed over.
-		return errors.Join(err, s.closeFile())
+		err = errors.Join(err, s.closeFile())
+		if last.size == int64(len(magic)) { // a new segment, which nobody knows of: it would never go
+			err = errors.Join(err, os.Remove(s.path(last.number)))
+		}
+		return err
 	}
 	last.last = second
 	last.size += int64(len(block))
