@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,10 @@ import (
 )
 
 func newNode(a *registryAPI) *cobra.Command {
-	nodes := completion(func(c *cobra.Command, api *admin.Client) ([]admin.Node, error) { return api.Nodes(c.Context()) },
+	nodes := completion(func(c *cobra.Command, api *admin.Client) ([]admin.Node, error) {
+		all, err := api.Nodes(c.Context())
+		return slices.DeleteFunc(all, func(n admin.Node) bool { return n.Name == "" }), err // the first one cannot be changed
+	},
 		func(n admin.Node) string { return n.Name + "\t" + n.Address })
 	return group("node", "Nodes that share the state of a registry",
 		a.command("list", "List the nodes of the registry", "  kontor registry node list", cobra.NoArgs, func(c *cobra.Command, api *admin.Client, _ []string) error {

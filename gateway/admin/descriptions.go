@@ -315,7 +315,11 @@ func (a *API) addDescription(ctx context.Context, in *struct {
 	err = a.inClient(in.ClientPath, func(c *serverconf.ClientEntry) error {
 		for i := range d.Services {
 			if s := &d.Services[i]; offersName(c, entryName(s)) {
-				return exists("refresh its description (kontor service refresh), or delete that", "client %s has a service %q already", c.ID, entryName(s))
+				remedy := "refresh its description (kontor service refresh), or delete that"
+				if d.Type == serverconf.REST {
+					remedy = "change it (kontor service set), or delete it"
+				}
+				return exists(remedy, "client %s has a service %q already", c.ID, entryName(s))
 			}
 		}
 		if n.Document != "" {

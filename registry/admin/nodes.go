@@ -57,7 +57,7 @@ func (a *API) registerNodes() {
 				return nil
 			}
 		}
-		return unknown("node %q; a new one joins with kontor registry init --join", name)
+		return unknown("further node %q; the address of the first one is that of the registry (kontor settings change), and a new one joins with kontor registry init --join", name)
 	}
 	type move struct {
 		NodePath
