@@ -6,6 +6,7 @@ package transcript_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"strconv"
@@ -141,8 +142,34 @@ func (n names) match(shown, output string) error {
 	if found == nil {
 		return fmt.Errorf("this is not what is shown:\n%s", shown)
 	}
+	new := names{}
 	for i, name := range learnt {
-		n[name] = found[i+1]
+		if v, ok := new[name]; ok && v != found[i+1] {
+			return fmt.Errorf("<%s> would be %s and %s", name, v, found[i+1])
+		}
+		new[name] = found[i+1]
 	}
+	maps.Copy(n, new)
 	return nil
+}
+
+// TestMatch: what is shown and what is printed differ in gaps and names alone.
+func TestMatch(t *testing.T) {
+	for _, c := range []struct {
+		shown, output string
+		ok            bool
+	}{
+		{"<n> of <n> are valid\n", "3 of 3 are valid\n", true},
+		{"<n> of <n> are valid\n", "2 of 3 are valid\n", false},
+		{"<known> done\n", "this done\n", true},
+		{"<known> done\n", "that done\n", false},
+		{"a …\n…\nz\n", "a b\nc\nz\n", true},
+		{"a …\nz\n", "a b\nc\nz\n", false},
+		{"done\n", "done\nmore\n", false},
+	} {
+		n := names{"known": "this"}
+		if err := n.match(c.shown, c.output); (err == nil) != c.ok || err != nil && len(n) != 1 {
+			t.Errorf("%q shown, %q printed: %v, %v", c.shown, c.output, err, n)
+		}
+	}
 }
