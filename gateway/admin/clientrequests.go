@@ -155,13 +155,13 @@ func (a *API) requestAboutClient(ctx context.Context, c *serverconf.Client, s cl
 			r.Name = kept.Name
 		}
 	}
-	number, err := a.manage(ctx, view, r)
-	if p, ok := asProblem(err); ok && p.Code == CodeDeclined && s.service == request.ClientReg {
-		note(ctx, "registration of client %s: %s", c.ID, p.Detail)
-		if err := a.moveClient(c.ID, serverconf.Saved, []string{serverconf.RegistrationInProgress}); err != nil {
-			return 0, err
+	number, err := a.manage(ctx, view, r, func(reason string) error {
+		if s.service != request.ClientReg {
+			return nil
 		}
-	}
+		note(ctx, "registration of client %s: the registry says: %s", c.ID, reason)
+		return a.moveClient(c.ID, serverconf.Saved, []string{serverconf.RegistrationInProgress})
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -124,14 +124,11 @@ func (a *API) requestRegistration(ctx context.Context, k *pki.Key, tc pki.TokenC
 	if err != nil {
 		return 0, err
 	}
-	number, err := a.ask(ctx, request.Registration(url, leaf), r, &request.Credential{Key: k.Signer(), Cert: tc.Cert}, owner)
 	hash := pki.HashOf(tc.Cert)
-	if p, ok := asProblem(err); ok && p.Code == CodeDeclined {
-		note(ctx, "registration of certificate %s: %s", hash.Hex(), p.Detail)
-		if err := a.moveCertificate(hash, pki.StateSaved, pki.StateRegistrationInProgress); err != nil {
-			return 0, err
-		}
-	}
+	number, err := a.ask(ctx, request.Registration(url, leaf), r, &request.Credential{Key: k.Signer(), Cert: tc.Cert}, owner, func(reason string) error {
+		note(ctx, "registration of certificate %s: the registry says: %s", hash.Hex(), reason)
+		return a.moveCertificate(hash, pki.StateSaved, pki.StateRegistrationInProgress)
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -215,7 +212,7 @@ func (a *API) requestRemoval(ctx context.Context, k *pki.Key, tc pki.TokenCert, 
 		return 0, err
 	}
 	r.Certificate = tc.Cert.Raw
-	number, err := a.manage(ctx, view, r)
+	number, err := a.manage(ctx, view, r, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -483,6 +483,24 @@ func TestDeclinedIsShown(t *testing.T) {
 		t.Error(cert, client)
 	}
 	o.say(&request.Fault{Code: request.CodeDeclined, Text: "Request 7 was declined: who are you?"}, false)
+	kept, err := filepath.Glob(filepath.Join(w.api.Requests, "*.xml"))
+	if err != nil || len(kept) != 2 {
+		t.Fatal(kept, err)
+	}
+	for _, f := range kept { // the disk takes no answer
+		if err := os.MkdirAll(strings.TrimSuffix(f, ".xml")+".declined/x", 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.api.Inquire(ctx)
+	if cert, client := next(); !strings.HasPrefix(cert, pki.StateRegistrationInProgress) || !strings.HasPrefix(client, serverconf.RegistrationInProgress) {
+		t.Error(cert, client)
+	}
+	for _, f := range kept {
+		if err := os.RemoveAll(strings.TrimSuffix(f, ".xml") + ".declined"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.api.Inquire(ctx)
 	cert, client := next()
 	if !strings.HasPrefix(cert, pki.StateSaved) || !strings.Contains(cert, "who are you?") || !strings.Contains(cert, "kontor cert register") {

@@ -111,8 +111,8 @@ func declinedNext(reason, command string) string {
 // ask sends a request to the registry and returns its number there. If the
 // outcome of an earlier one for the same service and subject is not known to be
 // final, that very message is sent again, and its answer tells what became of it.
-// a.asking is held.
-func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, auth, member *request.Credential) (uint64, error) {
+// declined, if not nil, notes that the registry said no. a.asking is held.
+func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, auth, member *request.Credential, declined func(reason string) error) (uint64, error) {
 	kept, soap, err := a.keptRequest(r)
 	if err != nil {
 		return 0, err
@@ -143,14 +143,24 @@ func (a *API) ask(ctx context.Context, to *request.Client, r *request.Request, a
 		return 0, problem(http.StatusServiceUnavailable, guard.CodeUnavailable, "repeat the call later; the same request is sent again",
 			"the registry does not decide now: %s (%s)", fault.Text, fault.Code)
 	case errors.As(err, &fault):
-		if err := a.forgetRequest(r); err != nil {
-			return 0, err
-		}
 		if errors.Is(fault, &request.Fault{Code: request.CodeDeclined}) || errors.Is(fault, &request.Fault{Code: request.CodeRevoked}) {
 			if err := guard.WriteFile(a.declinedFile(r), []byte(fault.Text)); err != nil {
 				return 0, err
 			}
+			// Last, and of a registration after its state: whatever fails in
+			// between is made up for when the request is sent again.
+			if declined != nil {
+				if err := declined(fault.Text); err != nil {
+					return 0, err
+				}
+			}
+			if err := removeIfThere(a.requestFile(r)); err != nil {
+				return 0, err
+			}
 			return 0, problem(http.StatusConflict, CodeDeclined, "see to the reason, then repeat the call: it sends a new request", "the registry says: %s", fault.Text)
+		}
+		if err := a.forgetRequest(r); err != nil {
+			return 0, err
 		}
 		return 0, problem(http.StatusConflict, CodeRefusedThere, "see to the reason, then repeat the call", "the registry refused the request: %s (%s)", fault.Text, fault.Code)
 	case err != nil:
@@ -174,7 +184,7 @@ func decidedLater(s request.Service) bool {
 
 // manage sends a request through the client proxy of this security server, in
 // the name of its owner. a.asking is held.
-func (a *API) manage(ctx context.Context, view *globalconf.View, r *request.Request) (uint64, error) {
+func (a *API) manage(ctx context.Context, view *globalconf.View, r *request.Request, declined func(reason string) error) (uint64, error) {
 	if err := a.ownerIsClient(view); err != nil {
 		return 0, err
 	}
@@ -189,7 +199,7 @@ func (a *API) manage(ctx context.Context, view *globalconf.View, r *request.Requ
 			return 0, err
 		}
 	}
-	return a.ask(ctx, a.Manage, r, nil, member)
+	return a.ask(ctx, a.Manage, r, nil, member, declined)
 }
 
 // ownerIsClient sees to it that the owner may send messages: it is a client of

@@ -75,7 +75,7 @@ func (a *API) aboutServer(ctx context.Context, s request.Service, address, text 
 	if err := a.forgetRequest(r); err != nil {
 		return nil, err
 	}
-	number, err := a.manage(ctx, view, r)
+	number, err := a.manage(ctx, view, r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (a *API) changeOwner(ctx context.Context, in *struct{ Body NewOwner }) (*it
 		return nil, err
 	}
 	r.Client = owner.Client()
-	number, err := a.manage(ctx, view, r)
+	number, err := a.manage(ctx, view, r, nil)
 	if err != nil {
 		return nil, err
 	}
