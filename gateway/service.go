@@ -206,8 +206,8 @@ func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		WriteBufferSize:        32 << 10,
-		ReadBufferSize:         32 << 10,
+		WriteBufferSize:        8 << 10,
+		ReadBufferSize:         8 << 10,
 		TLSClientConfig:        g.conf.ServiceTLS(key.owner, key.verify),
 	}
 	c.pools[key] = t
