@@ -324,12 +324,21 @@ func (o *call) send(req *http.Request) (*callResult, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	b, err := readAtMost(resp.Body, maxAnswer)
 	if err != nil {
-		return nil, fmt.Errorf("the answer broke off: %w", err)
+		return nil, fmt.Errorf("the answer cannot be shown: %w", err)
 	}
 	timing.end()
 	return &callResult{MessageID: o.messageID, Status: resp.StatusCode, Header: resp.Header, Timing: timing, TLS: describeTLS(resp.TLS), body: b, http: resp}, nil
+}
+
+// readAtMost reads all of r and refuses more than max bytes.
+func readAtMost(r io.Reader, max int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, max+1))
+	if err == nil && int64(len(b)) > max {
+		return nil, fmt.Errorf("it is longer than %d bytes; take curl", max)
+	}
+	return b, err
 }
 
 // unreachable tells why there is no answer, and what to do.

@@ -155,7 +155,7 @@ func readEntry(f *zip.File) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, maxAnswer))
+	return readAtMost(r, maxAnswer)
 }
 
 // evidenceURL is where the own gateway has the evidence.
@@ -206,7 +206,7 @@ func (o *call) get(ctx context.Context, url string) (status int, b []byte, err e
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	b, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	b, err = readAtMost(resp.Body, maxAnswer)
 	return resp.StatusCode, b, err
 }
 

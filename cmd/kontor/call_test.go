@@ -263,3 +263,14 @@ func TestCallFindsTheSandbox(t *testing.T) {
 	}
 	kontor(t, "call", testnet.Persons, "--sandbox", dir).holds(t, 1, "sandbox.json")
 }
+
+// A cut answer must not look like a whole one.
+func TestReadAtMost(t *testing.T) {
+	t.Parallel()
+	if b, err := readAtMost(strings.NewReader("abc"), 3); err != nil || string(b) != "abc" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if b, err := readAtMost(strings.NewReader("abcd"), 3); err == nil {
+		t.Errorf("%q", b)
+	}
+}
