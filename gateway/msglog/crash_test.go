@@ -252,7 +252,8 @@ func TestErrorAtEveryOperation(t *testing.T) {
 				var led ledger
 				var count atomic.Int64
 				var off atomic.Bool
-				hit := "nowhere"
+				var hit atomic.Value // Pebble deletes files behind our back
+				hit.Store("nowhere")
 				mem := vfs.NewCrashableMem()
 				fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 					// The end of a file is no error to Pebble's readers, so failing
@@ -262,7 +263,7 @@ func TestErrorAtEveryOperation(t *testing.T) {
 					}
 					k := count.Add(1) - 1
 					if k == n {
-						hit = fmt.Sprintf("operation %d (%d %s)", k, op.Kind, op.Path)
+						hit.Store(fmt.Sprintf("operation %d (%d %s)", k, op.Kind, op.Path))
 					}
 					if k == n || persistent && k > n {
 						return errorfs.ErrInjected
@@ -277,14 +278,14 @@ func TestErrorAtEveryOperation(t *testing.T) {
 						failed++
 					}
 				case <-time.After(time.Minute):
-					t.Fatalf("hangs after an error at %s", hit)
+					t.Fatalf("hangs after an error at %s", hit.Load())
 				}
 				if count.Load() <= n {
 					t.Logf("%d operations, %d of them stop the log", n, failed)
 					return
 				}
 				clone := mem.CrashClone(vfs.CrashCloneCfg{})
-				verify(t, clone, led.snapshot(), "after an error at "+hit)
+				verify(t, clone, led.snapshot(), "after an error at "+hit.Load().(string))
 				off.Store(true)
 			}
 		})
