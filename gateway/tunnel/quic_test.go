@@ -360,14 +360,14 @@ func swallow(t *testing.T, w *world, s *server) *atomic.Int64 {
 // relay passes packets between a client and a server's UDP port, as a router
 // does that translates addresses.
 type relay struct {
-	front, server net.PacketConn
-	to            net.Addr
-	mu            sync.Mutex
-	back          net.PacketConn // towards the server
-	client        net.Addr
-	open          []net.PacketConn
-	deaf          atomic.Bool // swallows everything
-	wg            sync.WaitGroup
+	front  net.PacketConn
+	to     net.Addr
+	mu     sync.Mutex
+	back   net.PacketConn // towards the server
+	client net.Addr
+	open   []net.PacketConn
+	deaf   atomic.Bool // swallows everything
+	wg     sync.WaitGroup
 }
 
 func newRelay(t *testing.T, s *server) *relay {
@@ -1234,7 +1234,7 @@ func dialH3(t *testing.T, a, b *server) *quic.Conn {
 // ours and quic-go's HTTP/3 understand each other.
 func TestQUICStrangersUnderstand(t *testing.T) {
 	t.Parallel()
-	a, b, c := overQUIC(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	a, b, _ := overQUIC(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -1278,7 +1278,7 @@ func TestQUICStrangersUnderstand(t *testing.T) {
 	defer socket.Close()
 	defer theirs.Close()
 	b.host("udp b.test:5500", socket.LocalAddr().String())
-	c = a.tunnel(only(tunnel.QUIC))
+	c := a.tunnel(only(tunnel.QUIC))
 	for _, size := range []int{0, 10, 100_000} {
 		body := strings.Repeat("y", size)
 		resp, err := send(t.Context(), c, b, strings.NewReader(body))
