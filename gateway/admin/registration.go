@@ -72,7 +72,12 @@ func (a *API) registerCertificate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	k, tc, ok := a.Token.Certificate(pki.HashOf(tc.Cert))
+	return a.showRegistration(number, pki.HashOf(tc.Cert))
+}
+
+// showRegistration shows a request about a certificate, and what it has become.
+func (a *API) showRegistration(number uint64, hash pki.CertHash) (*item[Registration], error) {
+	k, tc, ok := a.Token.Certificate(hash)
 	if !ok {
 		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
 	}
@@ -181,12 +186,7 @@ func (a *API) unregisterCertificate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	k, tc, ok := a.Token.Certificate(pki.HashOf(tc.Cert))
-	if !ok {
-		return nil, problem(http.StatusNotFound, guard.CodeUnknown, "list them (kontor cert list)", "the certificate was deleted meanwhile")
-	}
-	shown := a.showCertificate(k, tc)
-	return answer(shown.ETag, Registration{number, shown.Body}), nil
+	return a.showRegistration(number, pki.HashOf(tc.Cert))
 }
 
 // requestRemoval asks the registry to remove an authentication certificate; the
