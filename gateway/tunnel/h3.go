@@ -491,3 +491,53 @@ func breakStream(conn *quic.Conn, s *quic.Stream, err error) {
 	s.CancelRead(code)
 	s.CancelWrite(code)
 }
+
+// h3Frames sends a message: its head, then its content in DATA frames, as few
+// as its buffer allows.
+type h3Frames struct {
+	stream *quic.Stream
+	array  *[sendBuffer]byte // nil until the head is known
+	buf    []byte            // of array, to be sent
+	start  int               // of the open frame in buf; -1: there is none
+	err    error             // of the stream
+}
+
+func (f *h3Frames) begin(pseudo func([]byte) []byte, header http.Header) {
+	f.array = sendBuffers.Get().(*[sendBuffer]byte)
+	f.buf, f.start = appendHead(f.array[:0], pseudo, header), -1
+}
+
+// add takes content and returns how much of it; the rest met an error.
+func (f *h3Frames) add(p []byte) (n int) {
+	for len(p) > 0 && f.err == nil {
+		if f.start < 0 {
+			f.start = len(f.buf)
+			f.buf = append(f.buf, frameData, 0, 0, 0, 0)
+		}
+		k := min(len(p), sendBuffer-len(f.buf))
+		f.buf = append(f.buf, p[:k]...)
+		p, n = p[k:], n+k
+		if sendBuffer-len(f.buf) <= headRoom {
+			f.flush()
+		}
+	}
+	return n
+}
+
+func (f *h3Frames) flush() {
+	if f.start >= 0 {
+		putLength(f.buf[f.start+1:], len(f.buf)-f.start-headRoom)
+		f.start = -1
+	}
+	if len(f.buf) > 0 && f.err == nil {
+		_, f.err = f.stream.Write(f.buf)
+	}
+	f.buf = f.array[:0]
+}
+
+func (f *h3Frames) free() {
+	if f.array != nil {
+		sendBuffers.Put(f.array)
+		f.array, f.buf = nil, nil
+	}
+}

@@ -171,8 +171,8 @@ func (s *h3) exchange(ctx context.Context, header http.Header, body io.Reader) (
 	x := &h3Exchange{h3: s, ctx: ctx, stop: context.AfterFunc(ctx, s.cancel)}
 	x.in = h3Content{frames: frames{r: s.stream}, budget: s.conn.max}
 	held, inMemory := inMemory(body)
-	w := &h3Writer{stream: s.stream, whole: inMemory, start: -1, array: sendBuffers.Get().(*[sendBuffer]byte)}
-	w.buf = appendHead(w.array[:0], s.pseudo, header)
+	w := &h3Writer{h3Frames: h3Frames{stream: s.stream}, whole: inMemory}
+	w.begin(s.pseudo, header)
 	s.conn.owed()
 	if !inMemory || len(w.buf) > sendBuffer/2 { // the body may be long in coming
 		w.flush()
@@ -266,45 +266,18 @@ func (x *h3Exchange) send(w *h3Writer, body io.Reader) error {
 	return err
 }
 
-// h3Writer writes a request: its head, then its body in DATA frames.
+// h3Writer writes a request: its head, then its body.
 type h3Writer struct {
-	stream *quic.Stream
-	whole  bool // the source does not wait: pieces go out together
-	array  *[sendBuffer]byte
-	buf    []byte // of array, to be sent
-	start  int    // of the open frame in buf; 0: there is none, as the head comes first
-	err    error  // of the stream
+	h3Frames
+	whole bool // the source does not wait: pieces go out together
 }
 
 func (w *h3Writer) Write(p []byte) (int, error) {
-	n := 0
-	for len(p) > 0 && w.err == nil {
-		if w.start < 0 {
-			w.start = len(w.buf)
-			w.buf = append(w.buf, frameData, 0, 0, 0, 0)
-		}
-		k := min(len(p), sendBuffer-len(w.buf))
-		w.buf = append(w.buf, p[:k]...)
-		p, n = p[k:], n+k
-		if sendBuffer-len(w.buf) <= headRoom {
-			w.flush()
-		}
-	}
+	n := w.add(p)
 	if !w.whole {
 		w.flush()
 	}
 	return n, w.err
-}
-
-func (w *h3Writer) flush() {
-	if w.start >= 0 {
-		putLength(w.buf[w.start+1:], len(w.buf)-w.start-headRoom)
-		w.start = -1
-	}
-	if len(w.buf) > 0 && w.err == nil {
-		_, w.err = w.stream.Write(w.buf)
-	}
-	w.buf = w.array[:0]
 }
 
 // finish ends the request, regularly or not at all. Afterwards the writer holds
@@ -316,8 +289,7 @@ func (w *h3Writer) finish(regular bool) error {
 			w.err = w.stream.Close()
 		}
 	}
-	sendBuffers.Put(w.array)
-	w.array, w.buf = nil, nil
+	w.free()
 	return w.err
 }
 

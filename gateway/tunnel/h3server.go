@@ -377,7 +377,7 @@ func (c *serverConn) handle(stream *quic.Stream) {
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
-	w := &h3Response{stream: stream, header: make(http.Header, 4), length: -1}
+	w := &h3Response{h3Frames: h3Frames{stream: stream}, header: make(http.Header, 4), length: -1}
 	defer w.free()
 	if !c.call(w, r) || w.finish() != nil {
 		breakStream(c.conn, stream, nil)
@@ -456,15 +456,11 @@ func (b *h3RequestBody) Close() error { return nil }
 // h3Response writes the answer to a request. What is small goes out in one
 // piece when the handler returns.
 type h3Response struct {
-	stream  *quic.Stream
+	h3Frames
 	header  http.Header
 	status  int   // 0: not set yet
 	length  int64 // of the content, announced; -1: not
 	written int64
-	array   *[sendBuffer]byte // nil until the head is known
-	buf     []byte            // of array, to be sent
-	start   int               // of the open frame in buf; -1: there is none
-	err     error             // of the stream
 }
 
 func (w *h3Response) Header() http.Header { return w.header }
@@ -486,14 +482,12 @@ func (w *h3Response) WriteHeader(status int) {
 	if w.header["Date"] == nil {
 		w.header["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
 	}
-	w.array = sendBuffers.Get().(*[sendBuffer]byte)
-	w.buf = appendHead(w.array[:0], func(b []byte) []byte {
+	w.begin(func(b []byte) []byte {
 		if status == http.StatusOK {
 			return appendIndexed(b, indexStatus200)
 		}
 		return appendNamed(b, indexStatus, strconv.Itoa(status))
 	}, w.header)
-	w.start = -1
 	if len(w.buf) > sendBuffer/2 {
 		w.flush()
 	}
@@ -504,32 +498,9 @@ func (w *h3Response) Write(p []byte) (int, error) {
 	if w.length >= 0 && w.written+int64(len(p)) > w.length {
 		return 0, http.ErrContentLength
 	}
-	n := 0
-	for len(p) > 0 && w.err == nil {
-		if w.start < 0 {
-			w.start = len(w.buf)
-			w.buf = append(w.buf, frameData, 0, 0, 0, 0)
-		}
-		k := min(len(p), sendBuffer-len(w.buf))
-		w.buf = append(w.buf, p[:k]...)
-		p, n = p[k:], n+k
-		if sendBuffer-len(w.buf) <= headRoom {
-			w.flush()
-		}
-	}
+	n := w.add(p)
 	w.written += int64(n)
 	return n, w.err
-}
-
-func (w *h3Response) flush() {
-	if w.start >= 0 {
-		putLength(w.buf[w.start+1:], len(w.buf)-w.start-headRoom)
-		w.start = -1
-	}
-	if len(w.buf) > 0 && w.err == nil {
-		_, w.err = w.stream.Write(w.buf)
-	}
-	w.buf = w.array[:0]
 }
 
 // finish sends what has not been sent.
@@ -540,13 +511,6 @@ func (w *h3Response) finish() error {
 	}
 	w.flush()
 	return w.err
-}
-
-func (w *h3Response) free() {
-	if w.array != nil {
-		sendBuffers.Put(w.array)
-		w.array, w.buf = nil, nil
-	}
 }
 
 // The methods of http.ResponseController.
