@@ -25,6 +25,3 @@ func EncodeEntry(e *Entry) ([]byte, error) { return encodeEntry(e) }
 
 // KeepParts is how long replaced parts stay.
 const KeepParts = keepParts
-
-// MaxDownloads bounds simultaneous downloads.
-const MaxDownloads = maxDownloads

@@ -718,48 +718,6 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// blockedWriter is a client that reads nothing until it is released.
-type blockedWriter struct {
-	*httptest.ResponseRecorder
-	begun   chan<- struct{}
-	release <-chan struct{}
-}
-
-func (w blockedWriter) Write(b []byte) (int, error) {
-	w.begun <- struct{}{}
-	<-w.release
-	return w.ResponseRecorder.Write(b)
-}
-
-func TestSlowClientsAreBounded(t *testing.T) {
-	t.Parallel()
-	dir, clk := newDir(t), newClock()
-	r := open(t, dir, registry.Config{Now: clk.now})
-	h := r.Handler()
-	begun, release, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	for range registry.MaxDownloads {
-		go func() {
-			h.ServeHTTP(blockedWriter{httptest.NewRecorder(), begun, release}, httptest.NewRequest("GET", "/anchor/internal", nil))
-			done <- struct{}{}
-		}()
-		<-begun
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/anchor/internal", nil))
-	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-		t.Errorf("one too many: %d", w.Code)
-	}
-	close(release)
-	for range registry.MaxDownloads {
-		<-done
-	}
-	w = httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/anchor/internal", nil))
-	if w.Code != 200 {
-		t.Errorf("afterwards: %d", w.Code)
-	}
-}
-
 // TestRun publishes at once, every minute, and after a change; a failure is
 // reported and does not end it.
 func TestRun(t *testing.T) {

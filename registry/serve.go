@@ -8,17 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"regexp"
 	"strings"
 	"time"
-)
 
-const (
-	// maxDownloads bounds the files and goroutines that slow clients can hold.
-	maxDownloads = 1024
-	// downloadTime is what one answer may take: 64 MiB at a slow 500 KB/s.
-	downloadTime = 130 * time.Second
+	"kontor/registry/globalconf"
 )
 
 var partPath = regexp.MustCompile(`^/V[2-6]/([0-9]{23}/[a-z-]{1,40}\.xml|internalconf|externalconf)$`)
@@ -33,27 +27,7 @@ var partPath = regexp.MustCompile(`^/V[2-6]/([0-9]{23}/[a-z-]{1,40}\.xml|interna
 //
 // An unknown version is 404: clients try the newest that they know first.
 func (r *Registry) Handler() http.Handler {
-	slots := make(chan struct{}, maxDownloads)
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.Method != http.MethodGet && req.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET and HEAD are served here", http.StatusMethodNotAllowed)
-			return
-		}
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		default:
-			w.Header().Set("Retry-After", "5")
-			http.Error(w, "too many downloads at once", http.StatusServiceUnavailable)
-			return
-		}
-		// A recorder in a test has no deadline to set.
-		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(downloadTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			http.Error(w, "connection lost", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("X-Content-Type-Options", "nosniff")
+	return globalconf.LimitDownloads(func(w http.ResponseWriter, req *http.Request) {
 		switch p := req.URL.Path; {
 		case p == "/internalconf" || p == "/externalconf":
 			r.serveDirectory(w, req, p)
@@ -98,20 +72,11 @@ func (r *Registry) servePublished(w http.ResponseWriter, req *http.Request, name
 		http.Error(w, "the configuration cannot be read", http.StatusInternalServerError)
 		return
 	}
-	serveFile(w, req, f, info)
-}
-
-func serveFile(w http.ResponseWriter, req *http.Request, f *os.File, info fs.FileInfo) {
-	if strings.HasSuffix(info.Name(), "conf") {
-		w.Header().Set("Content-Type", "application/octet-stream") // the body brings its own MIME header
-		w.Header().Set("Cache-Control", "no-cache")
-		w.Header().Set("Expires", "Thu, 01 Jan 1970 00:00:01 GMT")
-		http.ServeContent(w, req, "", time.Time{}, f)
-		return
+	if strings.HasSuffix(name, "conf") {
+		globalconf.ServeDirectory(w, req, f)
+	} else {
+		globalconf.ServePart(w, req, info.ModTime(), f)
 	}
-	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=600, immutable")
-	http.ServeContent(w, req, "", info.ModTime(), f)
 }
 
 func (r *Registry) serveAnchor(w http.ResponseWriter, req *http.Request, src Source) {
@@ -121,10 +86,7 @@ func (r *Registry) serveAnchor(w http.ResponseWriter, req *http.Request, src Sou
 		http.Error(w, "the anchor cannot be made", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-	w.Header().Set("Content-Disposition", `attachment; filename="configuration-anchor-`+string(src)+`.xml"`)
-	w.Header().Set("Cache-Control", "no-cache")
-	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(doc))
+	globalconf.ServeAnchor(w, req, string(src), bytes.NewReader(doc))
 }
 
 // InternalAnchor returns the anchor for the own security servers.
