@@ -31,13 +31,8 @@ func groupOf(g registry.Group) Group {
 	return Group{g.Code, g.Description, append([]id.Client{}, g.Members...)}
 }
 
-func findGroup(st *registry.State, code string) (Group, error) {
-	for _, g := range st.Groups() {
-		if g.Code == code {
-			return groupOf(g), nil
-		}
-	}
-	return Group{}, unknown("global group %s", code)
+func groups(st *registry.State) named[registry.Group, Group] {
+	return named[registry.Group, Group]{"global group", st.Groups(), func(g registry.Group) string { return g.Code }, groupOf}
 }
 
 // GroupPath names a global group.
@@ -48,24 +43,18 @@ type GroupPath struct {
 func (a *API) registerGroups() {
 	officer := []string{RegistrationOfficer}
 	const path = "/global-groups/{group}"
-	read(a, operation{id: "list-global-groups", path: "/global-groups", summary: "List global groups"}, func(_ *struct{}, st *registry.State) (Groups, error) {
-		out := Groups{[]Group{}}
-		for _, g := range st.Groups() {
-			out.Groups = append(out.Groups, groupOf(g))
-		}
-		return out, nil
-	})
-	read(a, operation{id: "show-global-group", path: path, summary: "Show a global group"}, func(in *GroupPath, st *registry.State) (Group, error) {
-		return findGroup(st, in.Group)
-	})
+	read(a, operation{id: "list-global-groups", path: "/global-groups", summary: "List global groups"},
+		func(_ *struct{}, st *registry.State) (Groups, error) { return Groups{groups(st).views()}, nil })
+	read(a, operation{id: "show-global-group", path: path, summary: "Show a global group"},
+		func(in *GroupPath, st *registry.State) (Group, error) { return groups(st).show(in.Group) })
 	type add struct {
 		ChangeTerms
 		Body NewGroup
 	}
 	change(a, operation{id: "add-global-group", method: http.MethodPost, path: "/global-groups", summary: "Add a global group", status: http.StatusCreated, roles: officer},
 		func(in *add, st *registry.State) ([]registry.Change, error) {
-			if _, err := findGroup(st, in.Body.Code); err == nil {
-				return nil, exists("global group %s", in.Body.Code)
+			if err := groups(st).absent(in.Body.Code); err != nil {
+				return nil, err
 			}
 			return []registry.Change{&registry.SetGroup{Code: in.Body.Code, Description: in.Body.Description}}, nil
 		})
@@ -76,7 +65,7 @@ func (a *API) registerGroups() {
 	}
 	change(a, operation{id: "change-global-group", method: http.MethodPatch, path: path, summary: "Change the description of a global group", roles: officer},
 		func(in *set, st *registry.State) ([]registry.Change, error) {
-			g, err := findGroup(st, in.Group)
+			g, err := groups(st).find(in.Group)
 			if err != nil || g.Description == in.Body.Description {
 				return nil, err
 			}

@@ -266,43 +266,31 @@ type ClassPath struct {
 	Code string `path:"code"`
 }
 
+func memberClasses(st *registry.State) named[registry.MemberClass, MemberClass] {
+	return named[registry.MemberClass, MemberClass]{"member class", st.MemberClasses(), func(c registry.MemberClass) string { return c.Code },
+		func(c registry.MemberClass) MemberClass { return MemberClass(c) }}
+}
+
 func (a *API) registerClasses() {
 	administrator := []string{SystemAdministrator}
 	const path = "/member-classes/{code}"
 	read(a, operation{id: "list-member-classes", path: "/member-classes", summary: "List member classes"}, func(_ *struct{}, st *registry.State) (struct {
 		MemberClasses []MemberClass `json:"member_classes"`
 	}, error) {
-		out := []MemberClass{}
-		for _, c := range st.MemberClasses() {
-			out = append(out, MemberClass(c))
-		}
 		return struct {
 			MemberClasses []MemberClass `json:"member_classes"`
-		}{out}, nil
+		}{memberClasses(st).views()}, nil
 	})
-	find := func(st *registry.State, code string) (MemberClass, bool) {
-		for _, c := range st.MemberClasses() {
-			if c.Code == code {
-				return MemberClass(c), true
-			}
-		}
-		return MemberClass{}, false
-	}
-	read(a, operation{id: "show-member-class", path: path, summary: "Show a member class"}, func(in *ClassPath, st *registry.State) (MemberClass, error) {
-		c, ok := find(st, in.Code)
-		if !ok {
-			return c, unknown("member class %s", in.Code)
-		}
-		return c, nil
-	})
+	read(a, operation{id: "show-member-class", path: path, summary: "Show a member class"},
+		func(in *ClassPath, st *registry.State) (MemberClass, error) { return memberClasses(st).show(in.Code) })
 	type add struct {
 		ChangeTerms
 		Body MemberClass
 	}
 	change(a, operation{id: "add-member-class", method: http.MethodPost, path: "/member-classes", summary: "Add a member class", status: http.StatusCreated, roles: administrator},
 		func(in *add, st *registry.State) ([]registry.Change, error) {
-			if _, ok := find(st, in.Body.Code); ok {
-				return nil, exists("member class %s", in.Body.Code)
+			if err := memberClasses(st).absent(in.Body.Code); err != nil {
+				return nil, err
 			}
 			return []registry.Change{&registry.SetMemberClass{Code: in.Body.Code, Description: in.Body.Description}}, nil
 		})
@@ -313,12 +301,9 @@ func (a *API) registerClasses() {
 	}
 	change(a, operation{id: "change-member-class", method: http.MethodPatch, path: path, summary: "Change the description of a member class", roles: administrator},
 		func(in *set, st *registry.State) ([]registry.Change, error) {
-			c, ok := find(st, in.Code)
-			if !ok {
-				return nil, unknown("member class %s", in.Code)
-			}
-			if c.Description == in.Body.Description {
-				return nil, nil
+			c, err := memberClasses(st).find(in.Code)
+			if err != nil || c.Description == in.Body.Description {
+				return nil, err
 			}
 			return []registry.Change{&registry.SetMemberClass{Code: in.Code, Description: in.Body.Description}}, nil
 		})

@@ -122,14 +122,15 @@ func respondersOf(list []NewResponder) ([]registry.Responder, error) {
 	return out, nil
 }
 
+func cas(st *registry.State) named[registry.CA, CA] {
+	return named[registry.CA, CA]{"certification service", st.CAs(), func(ca registry.CA) string { return ca.Name }, caOf}
+}
+
+// findCA returns a copy whose authorities may be changed.
 func findCA(st *registry.State, name string) (registry.CA, error) {
-	for _, ca := range st.CAs() {
-		if ca.Name == name {
-			ca.Intermediates = slices.Clone(ca.Intermediates)
-			return ca, nil
-		}
-	}
-	return registry.CA{}, unknown("certification service %s", name)
+	ca, err := cas(st).find(name)
+	ca.Intermediates = slices.Clone(ca.Intermediates)
+	return ca, err
 }
 
 // CAPath names a certification service.
@@ -164,20 +165,9 @@ func (a *API) registerTrust() {
 	officer := []string{SecurityOfficer}
 	const path = "/certification-services/{ca}"
 	read(a, operation{id: "list-certification-services", path: "/certification-services", summary: "List approved certification services"},
-		func(_ *struct{}, st *registry.State) (CAs, error) {
-			out := CAs{[]CA{}}
-			for _, ca := range st.CAs() {
-				out.CAs = append(out.CAs, caOf(ca))
-			}
-			return out, nil
-		})
-	read(a, operation{id: "show-certification-service", path: path, summary: "Show an approved certification service"}, func(in *CAPath, st *registry.State) (CA, error) {
-		ca, err := findCA(st, in.CA)
-		if err != nil {
-			return CA{}, err
-		}
-		return caOf(ca), nil
-	})
+		func(_ *struct{}, st *registry.State) (CAs, error) { return CAs{cas(st).views()}, nil })
+	read(a, operation{id: "show-certification-service", path: path, summary: "Show an approved certification service"},
+		func(in *CAPath, st *registry.State) (CA, error) { return cas(st).show(in.CA) })
 	type add struct {
 		ChangeTerms
 		Body NewCA
@@ -185,8 +175,8 @@ func (a *API) registerTrust() {
 	change(a, operation{id: "add-certification-service", method: http.MethodPost, path: "/certification-services", summary: "Approve a certification service", status: http.StatusCreated, roles: officer},
 		func(in *add, st *registry.State) ([]registry.Change, error) {
 			b := in.Body
-			if _, err := findCA(st, b.Name); err == nil {
-				return nil, exists("certification service %s", b.Name)
+			if err := cas(st).absent(b.Name); err != nil {
+				return nil, err
 			}
 			der, err := derOf(b.Certificate)
 			if err != nil {
@@ -388,39 +378,24 @@ type TSAPath struct {
 	TSA string `path:"tsa" doc:"Name"`
 }
 
+func tsas(st *registry.State) named[registry.TSA, TSA] {
+	return named[registry.TSA, TSA]{"time-stamping authority", st.TSAs(), func(t registry.TSA) string { return t.Name }, tsaOf}
+}
+
 func (a *API) registerTSAs(officer []string) {
 	const path = "/timestamping-services/{tsa}"
-	find := func(st *registry.State, name string) (registry.TSA, error) {
-		for _, t := range st.TSAs() {
-			if t.Name == name {
-				return t, nil
-			}
-		}
-		return registry.TSA{}, unknown("time-stamping authority %s", name)
-	}
 	read(a, operation{id: "list-timestamping-services", path: "/timestamping-services", summary: "List approved time-stamping authorities"},
-		func(_ *struct{}, st *registry.State) (TSAs, error) {
-			out := TSAs{[]TSA{}}
-			for _, t := range st.TSAs() {
-				out.TSAs = append(out.TSAs, tsaOf(t))
-			}
-			return out, nil
-		})
-	read(a, operation{id: "show-timestamping-service", path: path, summary: "Show an approved time-stamping authority"}, func(in *TSAPath, st *registry.State) (TSA, error) {
-		t, err := find(st, in.TSA)
-		if err != nil {
-			return TSA{}, err
-		}
-		return tsaOf(t), nil
-	})
+		func(_ *struct{}, st *registry.State) (TSAs, error) { return TSAs{tsas(st).views()}, nil })
+	read(a, operation{id: "show-timestamping-service", path: path, summary: "Show an approved time-stamping authority"},
+		func(in *TSAPath, st *registry.State) (TSA, error) { return tsas(st).show(in.TSA) })
 	type add struct {
 		ChangeTerms
 		Body NewTSA
 	}
 	change(a, operation{id: "add-timestamping-service", method: http.MethodPost, path: "/timestamping-services", summary: "Approve a time-stamping authority", status: http.StatusCreated, roles: officer},
 		func(in *add, st *registry.State) ([]registry.Change, error) {
-			if _, err := find(st, in.Body.Name); err == nil {
-				return nil, exists("time-stamping authority %s", in.Body.Name)
+			if err := tsas(st).absent(in.Body.Name); err != nil {
+				return nil, err
 			}
 			der, err := derOf(in.Body.Certificate)
 			return []registry.Change{&registry.SetTSA{TSA: registry.TSA{Name: in.Body.Name, URL: in.Body.URL, Certificate: der, Cost: in.Body.Cost}}}, err
@@ -432,7 +407,7 @@ func (a *API) registerTSAs(officer []string) {
 	}
 	change(a, operation{id: "change-timestamping-service", method: http.MethodPatch, path: path, summary: "Change an approved time-stamping authority", roles: officer},
 		func(in *set, st *registry.State) ([]registry.Change, error) {
-			before, err := find(st, in.TSA)
+			before, err := tsas(st).find(in.TSA)
 			if err != nil {
 				return nil, err
 			}
@@ -493,31 +468,21 @@ type InstancePath struct {
 	Instance string `path:"instance" doc:"Instance identifier of the partner"`
 }
 
+func trustedAnchors(st *registry.State) named[registry.TrustedAnchor, TrustedAnchor] {
+	return named[registry.TrustedAnchor, TrustedAnchor]{"trusted anchor of instance", st.TrustedAnchors(),
+		func(t registry.TrustedAnchor) string { return t.Instance }, trustedAnchorOf}
+}
+
 func (a *API) registerAnchors(officer []string) {
 	const path = "/trusted-anchors/{instance}"
-	find := func(st *registry.State, instance string) (registry.TrustedAnchor, error) {
-		for _, t := range st.TrustedAnchors() {
-			if t.Instance == instance {
-				return t, nil
-			}
-		}
-		return registry.TrustedAnchor{}, unknown("trusted anchor of instance %s", instance)
-	}
 	read(a, operation{id: "list-trusted-anchors", path: "/trusted-anchors", summary: "List the anchors of federation partners"},
 		func(_ *struct{}, st *registry.State) (TrustedAnchors, error) {
-			out := TrustedAnchors{[]TrustedAnchor{}}
-			for _, t := range st.TrustedAnchors() {
-				out.Anchors = append(out.Anchors, trustedAnchorOf(t))
-			}
-			return out, nil
+			return TrustedAnchors{trustedAnchors(st).views()}, nil
 		})
-	read(a, operation{id: "show-trusted-anchor", path: path, summary: "Show the anchor of a federation partner"}, func(in *InstancePath, st *registry.State) (TrustedAnchor, error) {
-		t, err := find(st, in.Instance)
-		if err != nil {
-			return TrustedAnchor{}, err
-		}
-		return trustedAnchorOf(t), nil
-	})
+	read(a, operation{id: "show-trusted-anchor", path: path, summary: "Show the anchor of a federation partner"},
+		func(in *InstancePath, st *registry.State) (TrustedAnchor, error) {
+			return trustedAnchors(st).show(in.Instance)
+		})
 	type add struct {
 		ChangeTerms
 		Body AnchorBody
@@ -529,7 +494,7 @@ func (a *API) registerAnchors(officer []string) {
 			if err != nil {
 				return nil, invalid(err)
 			}
-			if t, err := find(st, anchor.Instance); err == nil && bytes.Equal(t.XML, content) {
+			if t, err := trustedAnchors(st).find(anchor.Instance); err == nil && bytes.Equal(t.XML, content) {
 				return nil, nil
 			}
 			return []registry.Change{&registry.TrustAnchor{Instance: anchor.Instance, Anchor: content}}, nil
