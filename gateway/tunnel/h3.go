@@ -3,14 +3,18 @@
 package tunnel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
@@ -22,6 +26,30 @@ import (
 // own HTTP/3 costs twice as much for a small message.
 
 const alpn = "h3"
+
+// carrier is a connection that has streams.
+type carrier interface {
+	Context() context.Context // ends with the connection
+	CloseWithError(quic.ApplicationErrorCode, string) error
+	RemoteAddr() net.Addr
+}
+
+// stream is one that both ends write. As quic-go's: Close ends what is written,
+// regularly; Context ends with that, too.
+type stream interface {
+	receiveStream
+	io.WriteCloser
+	CancelWrite(quic.StreamErrorCode)
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	Context() context.Context
+}
+
+// receiveStream is one that the peer writes.
+type receiveStream interface {
+	io.Reader
+	CancelRead(quic.StreamErrorCode)
+}
 
 // Types of frames and streams.
 const (
@@ -398,23 +426,25 @@ func putLength(b []byte, n int) {
 	b[0], b[1], b[2], b[3] = 0x80|byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 }
 
-// openControl opens the control stream and sends the settings.
-func openControl(conn *quic.Conn) (*quic.SendStream, error) {
-	s, err := conn.OpenUniStream()
-	if err != nil {
-		return nil, err
-	}
+// beginControl makes a new stream the control stream and sends the settings.
+func beginControl(s io.Writer) error {
 	settings := quicvarint.Append(nil, settingMaxHead)
 	settings = quicvarint.Append(settings, maxFieldBytes)
 	b := quicvarint.Append([]byte{streamControl, frameSettings}, uint64(len(settings)))
-	_, err = s.Write(append(b, settings...))
-	return s, err
+	_, err := s.Write(append(b, settings...))
+	return err
 }
 
-// uniStream handles a stream that only the peer writes. For the control stream,
-// of which there may be one, settings and goAway are called when these frames
-// come; it returns with the stream.
-func uniStream(conn *quic.Conn, s *quic.ReceiveStream, first func(kind uint64) bool, settings func(), goAway func()) {
+// uniStreams returns what handles each stream that the peer alone writes and
+// returns with it. When these frames come on the control stream, of which there
+// may be one, settings and goAway are called.
+func uniStreams(conn carrier, settings, goAway func()) (handle func(receiveStream)) {
+	var seen [streamDecoder + 1]atomic.Bool
+	first := func(kind uint64) bool { return !seen[kind].Swap(true) }
+	return func(s receiveStream) { uniStream(conn, s, first, settings, goAway) }
+}
+
+func uniStream(conn carrier, s receiveStream, first func(kind uint64) bool, settings, goAway func()) {
 	f := &frames{r: s, control: true}
 	kind, err := f.varint()
 	if err != nil {
@@ -468,7 +498,7 @@ func control(f *frames, settings, goAway func()) error {
 }
 
 // closeConn ends a connection for what the peer did.
-func closeConn(conn *quic.Conn, err error) {
+func closeConn(conn carrier, err error) {
 	var protocol *h3Error
 	if !errors.As(err, &protocol) {
 		protocol = &h3Error{codeInternal, true, ""}
@@ -478,7 +508,7 @@ func closeConn(conn *quic.Conn, err error) {
 
 // breakStream ends both directions of a stream so that the peer sees no regular
 // end; what cannot be answered for on the stream alone ends the connection.
-func breakStream(conn *quic.Conn, s *quic.Stream, err error) {
+func breakStream(conn carrier, s stream, err error) {
 	code := quic.StreamErrorCode(codeRequestCancelled)
 	var protocol *h3Error
 	if errors.As(err, &protocol) {
@@ -495,7 +525,7 @@ func breakStream(conn *quic.Conn, s *quic.Stream, err error) {
 // h3Frames sends a message: its head, then its content in DATA frames, as few
 // as its buffer allows.
 type h3Frames struct {
-	stream *quic.Stream
+	stream stream
 	array  *[sendBuffer]byte // nil until the head is known
 	buf    []byte            // of array, to be sent
 	start  int               // of the open frame in buf; -1: there is none

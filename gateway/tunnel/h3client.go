@@ -27,9 +27,47 @@ const sendBuffer = 64 << 10
 
 var sendBuffers = sync.Pool{New: func() any { return new([sendBuffer]byte) }}
 
+// line is a connection that the client has made.
+type line interface {
+	carrier
+	// open starts a stream, if the peer allows one more now.
+	open() (stream, error)
+	// received tells how often something came from the peer.
+	received() uint64
+	path() path
+	transport() Transport
+}
+
+// path is what a connection knows of the way to its peer.
+type path struct {
+	minRTT time.Duration // the least round trip
+	pto    time.Duration // probe time-out (RFC 9002, section 6.2)
+	window uint64        // bytes that may be under way at once, for congestion
+}
+
+// quicLine is a connection over QUIC.
+type quicLine struct{ *quic.Conn }
+
+func (l quicLine) open() (stream, error) {
+	s, err := l.OpenStream()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (l quicLine) received() uint64 { return l.ConnectionStats().PacketsReceived }
+
+func (l quicLine) path() path {
+	stats := l.ConnectionStats()
+	return path{stats.MinRTT, stats.SmoothedRTT + 4*stats.MeanDeviation + ackDelay, stats.CongestionWindow}
+}
+
+func (quicLine) transport() Transport { return QUIC }
+
 // h3Conn is a connection to a peer that carries many exchanges at once.
 type h3Conn struct {
-	conn  *quic.Conn
+	conn  line
 	key   poolKey
 	host  string
 	certs []*x509.Certificate
@@ -46,15 +84,15 @@ type h3Conn struct {
 
 	answer time.Duration // how long at least it may take
 	mu     sync.Mutex    // guards what follows
-	count  uint64        // packets received
+	count  uint64        // what line.received told
 	heard  time.Time     // when another was noticed
 	debt   time.Time     // since when something is to be acknowledged; zero: nothing is
 }
 
 // notice sees whether the peer was heard of: then it owes nothing. c.mu is held.
-func (c *h3Conn) notice(stats quic.ConnectionStats) {
-	if stats.PacketsReceived != c.count {
-		c.count, c.heard, c.debt = stats.PacketsReceived, time.Now(), time.Time{}
+func (c *h3Conn) notice() {
+	if n := c.conn.received(); n != c.count {
+		c.count, c.heard, c.debt = n, time.Now(), time.Time{}
 	}
 }
 
@@ -62,7 +100,7 @@ func (c *h3Conn) notice(stats quic.ConnectionStats) {
 func (c *h3Conn) owed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.notice(c.conn.ConnectionStats())
+	c.notice()
 	if c.debt.IsZero() {
 		c.debt = time.Now()
 	}
@@ -77,10 +115,8 @@ func (c *h3Conn) doubtful() time.Time {
 	if c.debt.IsZero() {
 		return time.Time{}
 	}
-	stats := c.conn.ConnectionStats()
-	c.notice(stats)
-	pto := stats.SmoothedRTT + 4*stats.MeanDeviation + ackDelay
-	if c.debt.IsZero() || time.Since(c.debt) <= max(c.answer, probes*pto) {
+	c.notice()
+	if c.debt.IsZero() || time.Since(c.debt) <= max(c.answer, probes*c.conn.path().pto) {
 		return time.Time{}
 	}
 	return c.debt
@@ -97,21 +133,21 @@ func (c *h3Conn) usable(doubt time.Time) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.notice(c.conn.ConnectionStats())
+	c.notice()
 	return c.heard.After(doubt)
 }
 
 // open starts an exchange, or returns nil if so many are under way that the
 // peer allows no more.
 func (c *h3Conn) open() *h3 {
-	s, err := c.conn.OpenStream()
+	s, err := c.conn.open()
 	if err != nil {
 		return nil
 	}
 	return c.session(s)
 }
 
-func (c *h3Conn) session(s *quic.Stream) *h3 {
+func (c *h3Conn) session(s stream) *h3 {
 	c.streams.Add(1)
 	c.used.Add(1)
 	return &h3{conn: c, stream: s}
@@ -137,14 +173,14 @@ func (c *h3Conn) close() { _ = c.conn.CloseWithError(codeNoError, "") }
 // h3 is a session of HTTP/3: a stream.
 type h3 struct {
 	conn   *h3Conn
-	stream *quic.Stream
+	stream stream
 }
 
 func (s *h3) certificates() []*x509.Certificate { return s.conn.certs }
 
 func (s *h3) stapled() []byte { return s.conn.staple }
 
-func (s *h3) at() (poolKey, Transport) { return s.conn.key, QUIC }
+func (s *h3) at() (poolKey, Transport) { return s.conn.key, s.conn.conn.transport() }
 
 // discard gives the stream up, and with it the connection: its peer was refused.
 func (s *h3) discard() {

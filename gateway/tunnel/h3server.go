@@ -66,16 +66,14 @@ type ServerConfig struct {
 
 // QUICServer answers peers over HTTP/3. It is safe for concurrent use.
 type QUICServer struct {
-	handler http.Handler
+	h3Server
 	tls     *tls.Config
 	quic    *quic.Config
 	growth  *growth
 	reset   *quic.StatelessResetKey
 	metrics *Metrics
-	log     *zap.Logger
 
 	handshakes handshakes
-	leaving    chan struct{} // closed by Shutdown
 	served     chan struct{} // closed when Serve returns
 	conns      sync.WaitGroup
 
@@ -92,12 +90,14 @@ func NewQUICServer(cfg ServerConfig) (*QUICServer, error) {
 		return nil, errors.New("tunnel: incomplete configuration")
 	}
 	s := &QUICServer{
-		handler: cfg.Handler, growth: newGrowth(), metrics: cfg.Metrics, log: cfg.Log, leaving: make(chan struct{}), served: make(chan struct{}),
+		h3Server: h3Server{handler: cfg.Handler, log: cfg.Log, leaving: make(chan struct{})},
+		growth:   newGrowth(), metrics: cfg.Metrics, served: make(chan struct{}),
 		peers: map[pki.CertHash]int{}, open: map[*quic.Conn]struct{}{},
 	}
 	if s.metrics == nil {
 		s.metrics = NewMetrics()
 	}
+	s.exchanges = s.metrics.exchanges.server[QUIC]
 	if s.log == nil {
 		s.log = zap.NewNop()
 	}
@@ -261,12 +261,21 @@ func (s *QUICServer) admit(conn *quic.Conn) (release func()) {
 	}
 }
 
+// h3Server is what answers requests, whatever their streams are of.
+type h3Server struct {
+	handler   http.Handler
+	exchanges prometheus.Counter // nil: handler counts them
+	log       *zap.Logger
+	leaving   chan struct{} // closed when peers shall make no more requests
+}
+
 // serverConn is a connection of a peer.
 type serverConn struct {
-	server *QUICServer
-	conn   *quic.Conn
-	tls    *tls.ConnectionState
-	remote atomic.Pointer[remote]
+	server   *h3Server
+	conn     carrier
+	tls      *tls.ConnectionState
+	remote   atomic.Pointer[remote]
+	requests sync.WaitGroup // and what else serves the connection
 
 	mu      sync.Mutex
 	pending int  // requests
@@ -275,31 +284,35 @@ type serverConn struct {
 
 // serve answers the requests of one connection until it ends.
 func (s *QUICServer) serve(conn *quic.Conn) {
-	control, err := openControl(conn)
-	if err != nil {
+	control, err := conn.OpenUniStream()
+	if err != nil || beginControl(control) != nil {
 		return // it has ended
 	}
 	go acceptUni(conn, func() {}, func() {})
 	state := conn.ConnectionState().TLS
-	c := &serverConn{server: s, conn: conn, tls: &state}
-	var requests sync.WaitGroup
-	requests.Go(func() { c.leave(control) })
+	c := &serverConn{server: &s.h3Server, conn: conn, tls: &state}
+	c.requests.Go(func() { c.leave(control) })
 	for {
 		stream, err := conn.AcceptStream(context.Background())
 		if err != nil {
 			break
 		}
-		if !c.begin() {
-			stream.CancelRead(codeRequestRejected)
-			stream.CancelWrite(codeRequestRejected)
-			continue
-		}
-		requests.Go(func() {
-			defer c.end()
-			c.handle(stream)
-		})
+		c.take(stream)
 	}
-	requests.Wait()
+	c.requests.Wait()
+}
+
+// take answers the request on a new stream.
+func (c *serverConn) take(s stream) {
+	if !c.begin() {
+		s.CancelRead(codeRequestRejected)
+		s.CancelWrite(codeRequestRejected)
+		return
+	}
+	c.requests.Go(func() {
+		defer c.end()
+		c.handle(s)
+	})
 }
 
 // remote is the peer's address, which may change, and its text.
@@ -343,7 +356,7 @@ func (c *serverConn) closeIfDone() {
 // leave waits for the server's end and asks the peer to make no more requests
 // (RFC 9114, section 5.2). It may close the connection now; if it does not,
 // what it sent before it knew is still taken.
-func (c *serverConn) leave(control *quic.SendStream) {
+func (c *serverConn) leave(control io.Writer) {
 	select {
 	case <-c.server.leaving:
 	case <-c.conn.Context().Done():
@@ -367,7 +380,7 @@ func (c *serverConn) leave(control *quic.SendStream) {
 }
 
 // handle answers the request on a stream.
-func (c *serverConn) handle(stream *quic.Stream) {
+func (c *serverConn) handle(stream stream) {
 	_ = stream.SetReadDeadline(time.Now().Add(headTimeout))
 	body := &h3RequestBody{conn: c.conn, stream: stream}
 	body.in = h3Content{frames: frames{r: stream}, budget: 1<<63 - 1} // the handler has its own limit
@@ -394,7 +407,9 @@ func (c *serverConn) call(w http.ResponseWriter, r *http.Request) (ok bool) {
 			c.server.log.Error("panic while serving a peer", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	c.server.metrics.exchanges.server[QUIC].Inc()
+	if c.server.exchanges != nil {
+		c.server.exchanges.Inc()
+	}
 	c.server.handler.ServeHTTP(w, r)
 	return true
 }
@@ -426,8 +441,8 @@ func (c *serverConn) request(body *h3RequestBody) (*http.Request, error) {
 
 // h3RequestBody is the content of a request.
 type h3RequestBody struct {
-	conn   *quic.Conn
-	stream *quic.Stream
+	conn   carrier
+	stream stream
 	in     h3Content
 	err    error // repeated
 }

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -128,12 +127,12 @@ func maxConnections() int { return max(1, min(4, runtime.GOMAXPROCS(0)/2)) }
 type growth struct {
 	mu   sync.Mutex
 	left int64
-	by   map[*quic.Conn]int64
+	by   map[any]int64 // connections
 }
 
-func newGrowth() *growth { return &growth{left: maxGrown, by: map[*quic.Conn]int64{}} }
+func newGrowth() *growth { return &growth{left: maxGrown, by: map[any]int64{}} }
 
-func (g *growth) allow(conn *quic.Conn, delta uint64) bool {
+func (g *growth) allow(conn any, delta uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if delta > uint64(g.left) {
@@ -144,7 +143,7 @@ func (g *growth) allow(conn *quic.Conn, delta uint64) bool {
 	return true
 }
 
-func (g *growth) release(conn *quic.Conn) {
+func (g *growth) release(conn any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.left += g.by[conn]
@@ -162,7 +161,7 @@ func quicConfig(w Windows, g *growth) *quic.Config {
 		MaxStreamReceiveWindow:         uint64(w.Stream),
 		InitialConnectionReceiveWindow: uint64(min(firstWindow, w.Connection)),
 		MaxConnectionReceiveWindow:     uint64(w.Connection),
-		AllowConnectionWindowIncrease:  g.allow,
+		AllowConnectionWindowIncrease:  func(conn *quic.Conn, delta uint64) bool { return g.allow(conn, delta) },
 		MaxIncomingStreams:             -1,
 		MaxIncomingUniStreams:          maxUniStreams,
 	}
@@ -264,11 +263,11 @@ type room struct {
 }
 
 func (q *quicPool) room(c *h3Conn) room {
-	stats := c.conn.ConnectionStats()
-	if stats.MinRTT < q.nearby {
+	p := c.conn.path()
+	if p.minRTT < q.nearby {
 		return room{near: true, share: crowded, width: q.width}
 	}
-	return room{share: int32(max(minShare, min(stats.CongestionWindow/q.piece, crowded))), width: q.widest}
+	return room{share: int32(max(minShare, min(p.window/q.piece, crowded))), width: q.widest}
 }
 
 // least returns the connection with the fewest exchanges of those that can be
@@ -443,7 +442,7 @@ func (q *quicPool) enter(ctx context.Context, key poolKey, cert *tls.Certificate
 			return nil, ErrClosed
 		}
 		if enough && c.conn.Context().Err() == nil {
-			s, err := c.conn.OpenStreamSync(ctx)
+			s, err := c.conn.(quicLine).OpenStreamSync(ctx)
 			if err != nil {
 				return nil, lost(err)
 			}
@@ -527,7 +526,7 @@ func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate,
 		end()
 	}()
 	state := conn.ConnectionState().TLS
-	c := &h3Conn{conn: conn, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most, answer: q.answer, heard: time.Now()}
+	c := &h3Conn{conn: quicLine{conn}, key: key, host: host, certs: state.PeerCertificates, staple: state.OCSPResponse, max: q.most, answer: q.answer, heard: time.Now()}
 	c.refused = func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -535,7 +534,11 @@ func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate,
 	}
 	ready := make(chan struct{})
 	go acceptUni(conn, func() { close(ready) }, c.leave)
-	if _, err := openControl(conn); err != nil {
+	control, err := conn.OpenUniStream()
+	if err == nil {
+		err = beginControl(control)
+	}
+	if err != nil {
 		c.close()
 		return nil, lost(err)
 	}
@@ -560,14 +563,13 @@ func stapled(cert *tls.Certificate, staple func(*tls.Certificate) []byte) *tls.C
 // acceptUni takes the streams that the peer alone writes until the connection
 // ends.
 func acceptUni(conn *quic.Conn, settings, goAway func()) {
-	var seen [streamDecoder + 1]atomic.Bool
-	first := func(kind uint64) bool { return !seen[kind].Swap(true) }
+	handle := uniStreams(conn, settings, goAway)
 	for {
 		s, err := conn.AcceptUniStream(context.Background())
 		if err != nil {
 			return
 		}
-		go uniStream(conn, s, first, settings, goAway)
+		go handle(s)
 	}
 }
 
@@ -585,7 +587,7 @@ func (q *quicPool) watch(c *h3Conn) {
 			return
 		case <-tick.C:
 		}
-		if n := c.conn.ConnectionStats().PacketsReceived; n != received {
+		if n := c.conn.received(); n != received {
 			received, heard = n, time.Now()
 		}
 		c.silent.Store(time.Since(heard) > q.silence)
