@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ee.ria.xroad.common.conf.InternalSSLKey;
-import ee.ria.xroad.common.crypto.Signatures;
-import ee.ria.xroad.common.crypto.identifier.DigestAlgorithm;
 import ee.ria.xroad.common.crypto.identifier.Providers;
-import ee.ria.xroad.common.crypto.identifier.SignAlgorithm;
 import ee.ria.xroad.common.crypto.identifier.SignMechanism;
 import ee.ria.xroad.common.identifier.ClientId;
 import ee.ria.xroad.common.identifier.SecurityServerId;
 import ee.ria.xroad.common.identifier.ServiceId;
-import ee.ria.xroad.common.signature.SignatureData;
-import ee.ria.xroad.common.signature.SigningRequest;
 import ee.ria.xroad.common.util.CryptoUtils;
 import ee.ria.xroad.common.util.JobManager;
 
+import com.google.protobuf.ByteString;
+import io.grpc.stub.StreamObserver;
+import org.bouncycastle.asn1.DERNull;
+import org.bouncycastle.asn1.nist.NISTObjectIdentifiers;
+import org.bouncycastle.asn1.x509.AlgorithmIdentifier;
+import org.bouncycastle.asn1.x509.DigestInfo;
 import org.bouncycastle.cert.jcajce.JcaX509CertificateHolder;
 import org.bouncycastle.cert.ocsp.CertificateID;
 import org.bouncycastle.cert.ocsp.OCSPReqBuilder;
 import org.bouncycastle.cert.ocsp.OCSPResp;
 import org.bouncycastle.operator.jcajce.JcaDigestCalculatorProviderBuilder;
+import org.niis.xroad.common.rpc.server.RpcServer;
 import org.niis.xroad.globalconf.GlobalConfProvider;
 import org.niis.xroad.globalconf.impl.FileSystemGlobalConfSource;
 import org.niis.xroad.globalconf.impl.GlobalConfImpl;
@@ -33,15 +35,24 @@ import org.niis.xroad.proxy.core.clientproxy.ClientProxy;
 import org.niis.xroad.proxy.core.conf.SigningCtxImpl;
 import org.niis.xroad.proxy.core.messagelog.MessageLog;
 import org.niis.xroad.proxy.core.serverproxy.ServerProxy;
-import org.niis.xroad.proxy.core.signature.SignatureCtx;
-import org.niis.xroad.proxy.core.signedmessage.SigningKey;
+import org.niis.xroad.proxy.core.signature.BatchSigner;
+import org.niis.xroad.proxy.core.signedmessage.SignerSigningKey;
 import org.niis.xroad.proxy.core.util.CertHashBasedOcspResponder;
 import org.niis.xroad.proxy.core.util.CommonBeanProxy;
 import org.niis.xroad.serverconf.IsAuthentication;
 import org.niis.xroad.serverconf.ServerConfProvider;
 import org.niis.xroad.serverconf.model.DescriptionType;
+import org.niis.xroad.signer.client.SignerRpcClient;
+import org.niis.xroad.signer.proto.GetTokenBatchSigningEnabledReq;
+import org.niis.xroad.signer.proto.GetTokenBatchSigningEnabledResp;
+import org.niis.xroad.signer.proto.KeyServiceGrpc;
+import org.niis.xroad.signer.proto.SignReq;
+import org.niis.xroad.signer.proto.SignResp;
+import org.niis.xroad.signer.proto.TokenServiceGrpc;
 
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.lang.reflect.Proxy;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -62,13 +73,20 @@ import java.util.concurrent.ConcurrentHashMap;
 /**
  * X-Road's client proxy and server proxy with their OCSP responder, fed from a
  * folder: anchor.xml, auth.der and sign.der with their keys in auth.key and
- * sign.key (PKCS #8). It ends when its standard input does.
+ * sign.key (PKCS #8). A line on standard input says how to sign from then on:
+ * "well", "badly" for signatures that are wrong, "slowly"; the answer is
+ * "done". It ends when its standard input does.
  *
  * Arguments: folder, own address, instance, member class, member code, server
  * code, address of the information system.
  */
 public final class Server {
+    private static final int SIGNER_PORT = 5560;
+    private static final int SIGNER_TIMEOUT = 60_000;
+    private static final int SLOWLY = 200;
+
     private static GlobalConfProvider conf;
+    private static volatile String manner = "well";
 
     public static void main(String[] args) {
         try {
@@ -95,7 +113,10 @@ public final class Server {
                 "jetty-clientproxy-configuration-file", jetty, "jetty-serverproxy-configuration-file", jetty,
                 "jetty-ocsp-responder-configuration-file", jetty, "configuration-anchor-file", dir.resolve("anchor.xml"),
                 "xroad-tls-ciphers", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")
-                .forEach((k, v) -> System.setProperty("xroad.proxy." + k, v.toString()));
+                .forEach((k, v) -> System.getProperties().putIfAbsent("xroad.proxy." + k, v.toString()));
+        addOn("clientHandlers", "org.niis.xroad.proxy.core.clientproxy.MetadataHandler");
+        addOn("serverServiceHandlers", "org.niis.xroad.proxy.core.serverproxy.MetadataServiceHandlerImpl");
+        addOn("serverRestServiceHandlers", "org.niis.xroad.proxy.core.serverproxy.RestMetadataServiceHandlerImpl");
         System.setProperty("xroad.common.configuration-path", globalConf.toString());
         System.setProperty("xroad.common.temp-files-path", temp + "/");
         System.setProperty("xroad.common.grpc-internal-tls-enabled", "false");
@@ -119,16 +140,33 @@ public final class Server {
         var chains = new CertChainFactory(conf);
         var helper = new CertHelper(conf);
         var owner = ClientId.Conf.create(instance, args[3], args[4]);
+        RpcServer.newServer(address, SIGNER_PORT, b -> b.addService(new Signer(signKey)).addService(new Token())).afterPropertiesSet();
+        var signer = new SignerRpcClient();
+        signer.init(address, SIGNER_PORT, SIGNER_TIMEOUT);
+        var signing = new SignerSigningKey(new BatchSigner(signer), "sign",
+                signKey.getAlgorithm().equals("RSA") ? SignMechanism.CKM_RSA_PKCS : SignMechanism.CKM_ECDSA);
         var beans = new CommonBeanProxy(conf, server, keys,
-                c -> new SigningCtxImpl(conf, keys, owner, new Key(signKey), sign), chains, helper);
+                c -> new SigningCtxImpl(conf, keys, owner, signing, sign), chains, helper);
         OpMonitoring.init(server);
         MessageLog.init(new JobManager(), conf, server);
         new ServerProxy(beans).afterPropertiesSet();
         new ClientProxy(beans, conf, keys, server, new AuthTrustVerifier(keys, helper, chains)).afterPropertiesSet();
         new CertHashBasedOcspResponder(keys).afterPropertiesSet();
         System.out.println("\nready");
-        while (System.in.read() >= 0) {
-            continue;
+        var in = new BufferedReader(new InputStreamReader(System.in));
+        for (String line; (line = in.readLine()) != null;) {
+            manner = line;
+            System.out.println("\ndone");
+        }
+    }
+
+    /** Has the proxies load a class of an add-on, if it is there. */
+    private static void addOn(String property, String className) {
+        try {
+            Class.forName(className);
+            System.setProperty("xroad.proxy." + property, className);
+        } catch (ClassNotFoundException e) {
+            System.err.println("without " + className);
         }
     }
 
@@ -140,19 +178,29 @@ public final class Server {
         return KeyFactory.getInstance(c.getPublicKey().getAlgorithm()).generatePrivate(new PKCS8EncodedKeySpec(Files.readAllBytes(file)));
     }
 
-    /** Lets every registered client call the services "persons" (REST) and "soap" (WSDL) of any. */
+    /**
+     * Lets every registered client call the services "persons" (REST), "soap",
+     * "down" and "closed" (WSDL) of any; nobody may call "private" (REST) and
+     * "denied" (WSDL).
+     */
     private static ServerConfProvider serverConf(SecurityServerId.Conf id, String url, InternalSSLKey ssl) {
+        var rest = List.of("persons", "private");
+        var wsdl = List.of("soap", "down", "closed", "denied");
         return (ServerConfProvider) Proxy.newProxyInstance(Server.class.getClassLoader(), new Class<?>[] {ServerConfProvider.class},
                 (proxy, method, a) -> switch (method.getName()) {
                     case "getIdentifier" -> id;
-                    case "serviceExists" -> List.of("persons", "soap").contains(((ServiceId) a[0]).getServiceCode());
-                    case "getServiceAddress" -> url + "/" + ((ServiceId) a[0]).getServiceCode();
+                    case "serviceExists" -> rest.contains(code(a)) || wsdl.contains(code(a));
+                    case "getServiceAddress" -> code(a).equals("down") ? url.replaceFirst(":[0-9]+$", ":1") : url + "/" + code(a);
                     case "getServiceTimeout" -> 60;
-                    case "getDescriptionType" -> ((ServiceId) a[0]).getServiceCode().equals("soap") ? DescriptionType.WSDL : DescriptionType.REST;
+                    case "getDescriptionType" -> wsdl.contains(code(a)) ? DescriptionType.WSDL : DescriptionType.REST;
+                    case "getServicesByDescriptionType", "getAllowedServicesByDescriptionType" ->
+                            a[a.length - 1] == DescriptionType.WSDL ? List.of(ServiceId.Conf.create((ClientId) a[0], "soap")) : List.of();
+                    case "getDisabledNotice" -> code(a).equals("closed") ? "closed for the winter" : null;
+                    case "isQueryAllowed" -> !List.of("private", "denied").contains(((ServiceId) a[1]).getServiceCode());
                     case "getIsAuthentication" -> IsAuthentication.NOSSL;
                     case "getMemberStatus" -> "registered";
                     case "getSSLKey" -> ssl;
-                    case "isQueryAllowed", "isAvailable" -> true;
+                    case "isAvailable" -> true;
                     case "isSslAuthentication" -> false;
                     case "getMaintenanceMode" -> new ServerConfProvider.MaintenanceMode(false, null);
                     case "hashCode" -> 1;
@@ -160,6 +208,10 @@ public final class Server {
                     case "toString" -> "serverconf";
                     default -> List.class.isAssignableFrom(method.getReturnType()) ? List.of() : null;
                 });
+    }
+
+    private static String code(Object[] arguments) {
+        return ((ServiceId) arguments[0]).getServiceCode();
     }
 
     /** The keys, and OCSP responses from the responders of the global configuration. */
@@ -229,22 +281,46 @@ public final class Server {
         }
     }
 
-    /** Signs as the signer does with keys in software. */
-    private record Key(PrivateKey key) implements SigningKey {
+    /** Signs as the signer does with a key in software. */
+    private static final class Signer extends KeyServiceGrpc.KeyServiceImplBase {
+        private final PrivateKey key;
+
+        Signer(PrivateKey key) {
+            this.key = key;
+        }
+
         @Override
-        public SignatureData calculateSignature(SigningRequest request, DigestAlgorithm digest) {
+        public void sign(SignReq request, StreamObserver<SignResp> answer) {
             try {
-                var algorithm = SignAlgorithm.ofDigestAndMechanism(digest,
-                        key.getAlgorithm().equals("RSA") ? SignMechanism.CKM_RSA_PKCS : SignMechanism.CKM_ECDSA);
-                var ctx = new SignatureCtx(algorithm);
-                ctx.add(request);
-                var s = Signature.getInstance(algorithm.name(), "BC");
+                if (!request.getSignatureAlgorithmId().startsWith("SHA512with")) {
+                    throw new IllegalArgumentException(request.getSignatureAlgorithmId());
+                }
+                byte[] digest = request.getDigest().toByteArray();
+                if (manner.equals("slowly")) {
+                    Thread.sleep(SLOWLY);
+                } else if (manner.equals("badly")) {
+                    digest[0]++;
+                }
+                if (key.getAlgorithm().equals("RSA")) {
+                    digest = new DigestInfo(new AlgorithmIdentifier(NISTObjectIdentifiers.id_sha512, DERNull.INSTANCE), digest).getEncoded();
+                }
+                var s = Signature.getInstance(key.getAlgorithm().equals("RSA") ? "NONEwithRSA" : "NONEwithECDSA", "BC");
                 s.initSign(key);
-                s.update(ctx.getDataToBeSigned());
-                return ctx.createSignatureData(ctx.createSignatureXml(Signatures.useRawFormat(algorithm, s.sign())), 0);
+                s.update(digest);
+                answer.onNext(SignResp.newBuilder().setSignature(ByteString.copyFrom(s.sign())).build());
+                answer.onCompleted();
             } catch (Exception e) {
-                throw new IllegalStateException(e);
+                answer.onError(e);
             }
+        }
+    }
+
+    /** Allows to sign many messages at once. */
+    private static final class Token extends TokenServiceGrpc.TokenServiceImplBase {
+        @Override
+        public void getTokenBatchSigningEnabled(GetTokenBatchSigningEnabledReq request, StreamObserver<GetTokenBatchSigningEnabledResp> answer) {
+            answer.onNext(GetTokenBatchSigningEnabledResp.newBuilder().setBatchingSigningEnabled(true).build());
+            answer.onCompleted();
         }
     }
 }
