@@ -43,6 +43,10 @@ type call struct {
 	verbose, head                 bool
 	out, output                   string
 
+	attach      []string // files that go with a SOAP request
+	attachments string   // folder for those of the answer
+	attached    []*attachment
+
 	place     *sandboxFile // nil: not in a sandbox
 	http      *http.Client
 	messageID string
@@ -56,6 +60,12 @@ the answer. SERVICE is what stands behind /r1/ in its path:
 
 With --soap it is instance/class/member[/subsystem]/service, and -d is the
 element in the body, a whole envelope, or nothing: then it is an empty element.
+--attach sends a file with it (multipart/related, the envelope first), which the
+body can name as cid:CONTENT-ID. Attachments of the answer are counted, and kept
+by --save-attachments, decoded if they come as base64 or quoted-printable.
+
+The answer is written while it comes, whatever its length; only --output json
+holds it in memory, up to 256 MiB, unless -o names a file for the body.
 
 -v shows the request, the certificate of the gateway, where the time went, and
 the evidence, verified as an auditor does it: who signed, when, with which
@@ -78,6 +88,7 @@ func newCall() *cobra.Command {
 		Example: `  kontor call SANDBOX/GOV/2002/population/persons/38001010001 -v
   kontor call DEV/GOV/2002/population/orders -d @order.json --client DEV/GOV/1001/portal --gateway http://10.0.0.1:8080
   kontor call --soap SANDBOX/GOV/2002/population/personQuery -d '<p:personQuery xmlns:p="http://sandbox.example/population"><code>46002020002</code></p:personQuery>'
+  kontor call --soap SANDBOX/GOV/2002/population/personQuery -d @question.xml --attach 'form.pdf;type=application/pdf;id=form@example' --save-attachments answer
   kontor call --soap SANDBOX/GOV/2002/getSecurityServerHealthData`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, a []string) error {
@@ -91,6 +102,8 @@ func newCall() *cobra.Command {
 	f.StringVarP(&o.data, "data", "d", "", "body; @FILE reads it from a file, @- from standard input")
 	f.BoolVar(&o.soap, "soap", false, "send a SOAP message")
 	f.StringVar(&o.version, "service-version", "", "with --soap: version of the service")
+	f.StringArrayVar(&o.attach, "attach", nil, "with --soap: attached file, `FILE[;type=TYPE][;id=CONTENT-ID]`; may be repeated (default id: attachment1@kontor, attachment2@kontor …)")
+	f.StringVar(&o.attachments, "save-attachments", "", "with --soap: folder for the attachments of the answer")
 	f.StringVar(&o.client, "client", "", "who asks: instance/class/member/subsystem")
 	f.StringVar(&o.server, "server", "", "security server that is to answer: instance/class/member/server")
 	f.StringVar(&o.user, "user", "", "value of X-Road-UserId")
@@ -111,22 +124,29 @@ func newCall() *cobra.Command {
 	outputFlag(c, &o.output)
 	c.MarkFlagsRequiredTogether("cert", "key")
 	c.MarkFlagsMutuallyExclusive("gateway-cert", "insecure")
+	for _, flag := range []string{"save-attachments", "sandbox"} {
+		if err := c.MarkFlagDirname(flag); err != nil {
+			panic(err)
+		}
+	}
 	return c
 }
 
 // callResult is all that is known of a call.
 type callResult struct {
-	MessageID string         `json:"message_id"`
-	Status    int            `json:"status,omitempty"`
-	Header    http.Header    `json:"header,omitempty"`
-	Body      string         `json:"body,omitempty"` // base64 if it is not text
-	Fault     *callFault     `json:"fault,omitempty"`
-	Timing    *callTiming    `json:"timing,omitempty"`
-	Hops      []callHop      `json:"hops,omitempty"`
-	Evidence  *callEvidence  `json:"evidence,omitempty"`
-	TLS       *callTLS       `json:"tls,omitempty"`
-	body      []byte         `json:"-"`
-	http      *http.Response `json:"-"`
+	MessageID   string           `json:"message_id"`
+	Status      int              `json:"status,omitempty"`
+	Header      http.Header      `json:"header,omitempty"`
+	Body        string           `json:"body,omitempty"` // base64 if it is not text; of a SOAP message the envelope
+	Attachments []callAttachment `json:"attachments,omitempty"`
+	Fault       *callFault       `json:"fault,omitempty"`
+	Timing      *callTiming      `json:"timing,omitempty"`
+	Hops        []callHop        `json:"hops,omitempty"`
+	Evidence    *callEvidence    `json:"evidence,omitempty"`
+	TLS         *callTLS         `json:"tls,omitempty"`
+
+	begin []byte // of the body: enough for a fault
+	http  *http.Response
 }
 
 func (o *call) run(ctx context.Context, in io.Reader, out io.Writer, hasData bool) error {
@@ -140,6 +160,10 @@ func (o *call) run(ctx context.Context, in io.Reader, out io.Writer, hasData boo
 	if err != nil {
 		return err
 	}
+	defer o.closeAttachments()
+	if err := o.openAttachments(); err != nil {
+		return err
+	}
 	req, err := o.request(ctx, body, hasData)
 	if err != nil {
 		return err
@@ -151,6 +175,13 @@ func (o *call) run(ctx context.Context, in io.Reader, out io.Writer, hasData boo
 	if err != nil {
 		return o.unreachable(err)
 	}
+	defer r.http.Body.Close()
+	if o.output == "table" {
+		o.begin(out, r)
+	}
+	if err := o.take(out, r); err != nil {
+		return err
+	}
 	o.findFault(r)
 	if o.verbose || o.output == "json" && o.inside() {
 		o.trace(ctx, r)
@@ -159,10 +190,10 @@ func (o *call) run(ctx context.Context, in io.Reader, out io.Writer, hasData boo
 		o.findEvidence(ctx, r)
 	}
 	if o.output == "json" {
-		if err := o.printAll(out, r); err != nil {
+		if err := printJSON(out, r); err != nil {
 			return err
 		}
-	} else if err := o.print(out, r); err != nil {
+	} else if err := o.finish(r); err != nil {
 		return err
 	}
 	if r.Fault != nil || r.Status >= http.StatusBadRequest {
@@ -313,32 +344,15 @@ func (o *call) addHeaders(h http.Header) error {
 	return nil
 }
 
-// maxAnswer bounds what is kept of an answer, in bytes.
-const maxAnswer = 1 << 30
-
-// send makes the call.
+// send makes the call. The body of the answer is still to be read, and to be
+// closed.
 func (o *call) send(req *http.Request) (*callResult, error) {
 	timing := new(callTiming)
 	resp, err := o.http.Do(req.WithContext(timing.watch(req.Context())))
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	b, err := readAtMost(resp.Body, maxAnswer)
-	if err != nil {
-		return nil, fmt.Errorf("the answer cannot be shown: %w", err)
-	}
-	timing.end()
-	return &callResult{MessageID: o.messageID, Status: resp.StatusCode, Header: resp.Header, Timing: timing, TLS: describeTLS(resp.TLS), body: b, http: resp}, nil
-}
-
-// readAtMost reads all of r and refuses more than max bytes.
-func readAtMost(r io.Reader, max int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, max+1))
-	if err == nil && int64(len(b)) > max {
-		return nil, fmt.Errorf("it is longer than %d bytes; take curl", max)
-	}
-	return b, err
+	return &callResult{MessageID: o.messageID, Status: resp.StatusCode, Header: resp.Header, Timing: timing, TLS: describeTLS(resp.TLS), http: resp}, nil
 }
 
 // unreachable tells why there is no answer, and what to do.
@@ -361,56 +375,4 @@ func (o *call) unreachable(err error) error {
 		next = "does the sandbox still run? Start it again: kontor sandbox"
 	}
 	return fmt.Errorf("no answer from the gateway at %s: %w; %s", o.gateway, err, next)
-}
-
-// print prints the answer, and beside it what happened to it.
-func (o *call) print(out io.Writer, r *callResult) error {
-	if o.verbose {
-		o.showAnswer(r)
-	}
-	if o.head {
-		fmt.Fprintf(out, "%s %s\n", r.http.Proto, r.http.Status)
-		printHeader(out, "", r.Header)
-		fmt.Fprintln(out)
-	}
-	if err := o.printBody(out, r); err != nil {
-		return err
-	}
-	if r.Fault != nil {
-		r.Fault.print(o.errs)
-	} else if r.Status >= http.StatusBadRequest {
-		fmt.Fprintf(o.errs, "kontor: the service itself answered with HTTP status %d; the exchange went well\n", r.Status)
-	}
-	if o.verbose {
-		o.showTrace(r)
-		return o.showEvidence(r)
-	}
-	return nil
-}
-
-func (o *call) printBody(out io.Writer, r *callResult) error {
-	if o.out != "" {
-		return os.WriteFile(o.out, r.body, 0o600)
-	}
-	if _, err := out.Write(r.body); err != nil {
-		return err
-	}
-	if f, ok := out.(*os.File); ok && len(r.body) > 0 && r.body[len(r.body)-1] != '\n' {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			fmt.Fprintln(out) // keeps the prompt on a line of its own
-		}
-	}
-	return nil
-}
-
-// printAll prints everything as JSON.
-func (o *call) printAll(out io.Writer, r *callResult) error {
-	if o.out != "" {
-		if err := os.WriteFile(o.out, r.body, 0o600); err != nil {
-			return err
-		}
-	} else {
-		r.Body = textOrBase64(r.body)
-	}
-	return printJSON(out, r)
 }

@@ -43,8 +43,8 @@ func (o *call) findFault(r *callResult) {
 			Message string   `json:"message" xml:"message"`
 			Detail  string   `json:"detail" xml:"detail"`
 		}
-		if json.Unmarshal(r.body, &doc) != nil {
-			_ = xml.Unmarshal(r.body, &doc) // else there is only the code
+		if json.Unmarshal(r.begin, &doc) != nil {
+			_ = xml.Unmarshal(r.begin, &doc) // else there is only the code
 		}
 		r.Fault = explain(code, doc.Message, doc.Detail)
 		return
@@ -52,7 +52,7 @@ func (o *call) findFault(r *callResult) {
 	if !o.soap {
 		return
 	}
-	if f, err := fault.ParseSOAP(r.body); err == nil {
+	if f, err := fault.ParseSOAP(r.begin); err == nil {
 		r.Fault = explain(f.Code(), f.Message(), f.Detail())
 	}
 }
@@ -107,9 +107,13 @@ var errNotStamped = errors.New("not time-stamped yet")
 
 // findEvidence downloads the evidence from the own gateway and verifies it.
 func (o *call) findEvidence(ctx context.Context, r *callResult) {
-	ctx, cancel := context.WithTimeout(ctx, o.wait+30*time.Second)
-	defer cancel()
-	archive, err := o.download(ctx)
+	dir, err := os.MkdirTemp("", "kontor-call-")
+	if err != nil {
+		r.Evidence = &callEvidence{State: "unavailable", Text: err.Error()}
+		return
+	}
+	defer os.RemoveAll(dir)
+	found, err := o.download(ctx, filepath.Join(dir, "evidence.zip"))
 	switch {
 	case errors.Is(err, errNotStamped):
 		r.Evidence = &callEvidence{State: "not_stamped", Text: "logged and signed, but " + err.Error() + "; fetch it later: " + o.evidenceURL()}
@@ -117,7 +121,7 @@ func (o *call) findEvidence(ctx context.Context, r *callResult) {
 	case err != nil:
 		r.Evidence = &callEvidence{State: "unavailable", Text: err.Error()}
 		return
-	case archive == nil:
+	case !found:
 		r.Evidence = &callEvidence{State: "none", Text: "the gateway has logged nothing: the request was refused before it was signed"}
 		return
 	}
@@ -126,21 +130,10 @@ func (o *call) findEvidence(ctx context.Context, r *callResult) {
 		r.Evidence = &callEvidence{State: "unavailable", Text: "whom to trust is not known: " + err.Error()}
 		return
 	}
-	z, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	reports, err := o.verify(dir, view)
 	if err != nil {
 		r.Evidence = &callEvidence{State: "unavailable", Text: err.Error()}
 		return
-	}
-	var reports []*asic.Report
-	for _, f := range z.File {
-		b, err := readEntry(f)
-		if err != nil {
-			r.Evidence = &callEvidence{State: "unavailable", Text: err.Error()}
-			return
-		}
-		report := asic.VerifyReader(bytes.NewReader(b), int64(len(b)), view, asic.Options{ClientName: view.Name})
-		report.File = f.Name
-		reports = append(reports, report)
 	}
 	e := &callEvidence{State: "verified", Results: asic.NewResults(source, reports), Text: fmt.Sprintf("signed messages: %d", len(reports))}
 	if !e.Results.Valid {
@@ -149,13 +142,39 @@ func (o *call) findEvidence(ctx context.Context, r *callResult) {
 	r.Evidence = e
 }
 
-func readEntry(f *zip.File) ([]byte, error) {
-	r, err := f.Open()
+// verify judges each container in the evidence of an exchange. They may be as
+// large as messages are, so they are unpacked into dir.
+func (o *call) verify(dir string, view *globalconf.View) (reports []*asic.Report, err error) {
+	z, err := zip.OpenReader(filepath.Join(dir, "evidence.zip"))
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	return readAtMost(r, maxAnswer)
+	defer z.Close()
+	for _, entry := range z.File {
+		if err := func() error {
+			f, err := os.Create(filepath.Join(dir, "container"))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			r, err := entry.Open()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			n, err := io.Copy(f, r)
+			if err != nil {
+				return err
+			}
+			report := asic.VerifyReader(f, n, view, asic.Options{ClientName: view.Name})
+			report.File = entry.Name
+			reports = append(reports, report)
+			return nil
+		}(); err != nil {
+			return nil, err
+		}
+	}
+	return reports, nil
 }
 
 // evidenceURL is where the own gateway has the evidence.
@@ -171,32 +190,34 @@ func (o *call) evidenceURL() string {
 	return o.gateway + "/asic?" + q.Encode()
 }
 
-// download waits for the time-stamp and returns the zip of all signed documents
-// of the exchange; nil if there are none.
-func (o *call) download(ctx context.Context) ([]byte, error) {
+// download waits for the time-stamp and saves the zip of all signed documents of
+// the exchange; it returns false if there are none.
+func (o *call) download(ctx context.Context, file string) (bool, error) {
 	for deadline := time.Now().Add(o.wait); ; {
-		status, b, err := o.get(ctx, o.evidenceURL())
+		status, said, err := o.get(ctx, o.evidenceURL(), file)
 		switch {
 		case err != nil:
-			return nil, err
+			return false, err
 		case status == http.StatusOK:
-			return b, nil
+			return true, nil
 		case status == http.StatusNotFound:
-			return nil, nil
+			return false, nil
 		case status != http.StatusInternalServerError:
-			return nil, fmt.Errorf("the gateway refuses the evidence, with HTTP status %d: %s", status, bytes.TrimSpace(b))
+			return false, fmt.Errorf("the gateway refuses the evidence, with HTTP status %d: %s", status, bytes.TrimSpace(said))
 		case time.Now().After(deadline):
-			return nil, errNotStamped
+			return false, errNotStamped
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return false, ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-func (o *call) get(ctx context.Context, url string) (status int, b []byte, err error) {
+// get saves what the gateway has at an address. Of anything but status 200 it
+// returns the begin of the text.
+func (o *call) get(ctx context.Context, url, file string) (status int, said []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, nil, err
@@ -206,8 +227,16 @@ func (o *call) get(ctx context.Context, url string) (status int, b []byte, err e
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	b, err = readAtMost(resp.Body, maxAnswer)
-	return resp.StatusCode, b, err
+	if resp.StatusCode != http.StatusOK {
+		said, err = io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		return resp.StatusCode, said, err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return 0, nil, err
+	}
+	_, err = io.Copy(f, resp.Body)
+	return resp.StatusCode, nil, errors.Join(err, f.Close())
 }
 
 // trust returns the global configuration that evidence is judged by: the one
@@ -240,22 +269,24 @@ func (o *call) trust(ctx context.Context) (*globalconf.View, string, error) {
 
 // gatewayTrust takes the global configuration from the own gateway.
 func (o *call) gatewayTrust(ctx context.Context) (*globalconf.View, string, error) {
-	status, b, err := o.get(ctx, o.gateway+"/verificationconf")
+	dir, err := os.MkdirTemp("", "kontor-call-")
+	if err != nil {
+		return nil, "", err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "conf.zip")
+	status, _, err := o.get(ctx, o.gateway+"/verificationconf", file)
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("the gateway has no /verificationconf: HTTP status %d; give --conf", status)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	z, err := zip.OpenReader(file)
 	if err != nil {
 		return nil, "", err
 	}
-	dir, err := os.MkdirTemp("", "kontor-call-")
-	if err != nil {
-		return nil, "", err
-	}
-	defer os.RemoveAll(dir)
+	defer z.Close()
 	if err := os.CopyFS(dir, z); err != nil {
 		return nil, "", err
 	}

@@ -47,6 +47,11 @@ func (o *call) soapRequest(ctx context.Context, client id.Client, body []byte) (
 	req.Header.Set("Content-Type", "text/xml; charset=UTF-8")
 	req.Header.Set("SOAPAction", `""`)
 	req.Header["User-Agent"] = nil
+	if len(o.attached) > 0 {
+		if err := o.attachTo(req, body); err != nil {
+			return nil, err
+		}
+	}
 	return req, o.addHeaders(req.Header)
 }
 

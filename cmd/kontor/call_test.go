@@ -10,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,6 +197,66 @@ func TestCall(t *testing.T) {
 		call("--soap", testnet.Population+"/"+serverconf.ListMethods).holds(t, 0, "listMethodsResponse")
 		call("--soap", "TEST/GOV/2002/"+serverconf.GetHealthData).holds(t, 1, "server.serverproxy.service_failed.unknown_member") // B keeps no operational data
 	})
+	t.Run("SOAP with attachments", func(t *testing.T) {
+		n.Service.Handle(serveAttached)
+		defer n.Service.Reset()
+		dir := t.TempDir()
+		write := func(name, content string) string {
+			file := filepath.Join(dir, name)
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return file
+		}
+		big := strings.Repeat("0123456789", 300<<10)
+		plain, other, long := write("a.txt", "A form.\r\n"), write("b;c", "\x00\xff"), write("long.bin", big)
+		attach := []string{"--soap", testnet.Query, "-d", "<soap/>", "--attach", plain, "--attach", other + ";type=text/plain; charset=utf-16;id=<form@example>", "--attach", long + ";id=long"}
+
+		call(append(attach, "-v", "--wait", "20s")...).holds(t, 0, "<soapResponse/>", `attachment 1, Content-ID "<attachment1@kontor>"`, "9 bytes, not kept: --save-attachments DIR keeps it", "VALID: 2 of 2",
+			`with attachment 2, "text/plain; charset=utf-16", 2 bytes, which the body names as cid:form@example`)
+		saved, envelope := filepath.Join(dir, "answer"), filepath.Join(dir, "envelope.xml")
+		r := call(append(attach, "--output", "json", "--save-attachments", saved, "-o", envelope)...)
+		r.holds(t, 0)
+		var doc callResult
+		if err := json.Unmarshal([]byte(r.out), &doc); err != nil || len(doc.Attachments) != 4 || doc.Body != "" {
+			t.Fatalf("%v: %s", err, r.out)
+		}
+		if a := doc.Attachments[1]; a.ContentID != "<form@example>" || a.ContentType != "text/plain; charset=utf-16" || a.Size != 2 || a.File != filepath.Join(saved, "attachment2") {
+			t.Errorf("%+v", a)
+		}
+		for name, want := range map[string]string{"attachment1": "A form.\r\n", "attachment2": "\x00\xff", "attachment3": big, "attachment4": "decoded"} {
+			if b, err := os.ReadFile(filepath.Join(saved, name)); err != nil || string(b) != want {
+				t.Errorf("%s: %d bytes, %v", name, len(b), err)
+			}
+		}
+		if b, err := os.ReadFile(envelope); err != nil || !strings.HasPrefix(string(b), "<?xml") || !strings.HasSuffix(strings.TrimSpace(string(b)), "Envelope>") {
+			t.Errorf("%q, %v", b, err)
+		}
+		call("--soap", testnet.Query, "--attach", "/dev/null").holds(t, 0, "attachment 1", "0 bytes") // a file without a size
+
+		call(testnet.Persons, "--attach", plain).holds(t, 2, "--soap")
+		call("--soap", testnet.Query, "--attach", filepath.Join(dir, "none")).holds(t, 1, "no such file")
+		call("--soap", testnet.Query, "--attach", dir).holds(t, 2, "is a folder")
+		for _, wrong := range []string{"", ";type=text/plain", plain + ";type=text", plain + ";id=", plain + ";id=a b"} {
+			call("--soap", testnet.Query, "--attach", wrong).holds(t, 2, "write FILE[;type=TYPE][;id=CONTENT-ID]")
+		}
+	})
+	t.Run("an answer of any length", func(t *testing.T) {
+		n.Service.Handle(func(w http.ResponseWriter, _ *http.Request) {
+			for range 12 {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					return
+				}
+			}
+		})
+		defer n.Service.Reset()
+		out := filepath.Join(t.TempDir(), "answer")
+		call(testnet.Persons, "-o", out, "-v", "--wait", "20s").holds(t, 0, "VALID: 2 of 2")
+		if info, err := os.Stat(out); err != nil || info.Size() != 12<<20 {
+			t.Errorf("%v, %v", info, err)
+		}
+		call(testnet.Persons, "-o", filepath.Join(out, "there")).holds(t, 1, "the answer cannot be kept")
+	})
 	t.Run("no time-stamp yet", func(t *testing.T) {
 		n.TSA.Down()
 		defer n.TSA.Up()
@@ -264,13 +327,68 @@ func TestCallFindsTheSandbox(t *testing.T) {
 	kontor(t, "call", testnet.Persons, "--sandbox", dir).holds(t, 1, "sandbox.json")
 }
 
-// A cut answer must not look like a whole one.
-func TestReadAtMost(t *testing.T) {
+// serveAttached answers a SOAP question with its own envelope and attachments,
+// and one more that is encoded.
+func serveAttached(w http.ResponseWriter, r *http.Request) {
+	dec, err := message.NewSOAPDecoder(r.Body, r.Header.Get("Content-Type"), message.SOAPRequest, message.Limits{})
+	if err != nil {
+		panic(err)
+	}
+	var answer bytes.Buffer
+	parts := multipart.NewWriter(&answer)
+	for {
+		part, err := dec.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			panic(err)
+		}
+		header := textproto.MIMEHeader{"Content-Type": {part.ContentType}}
+		for _, f := range part.Fields {
+			header.Add(f.Name, f.Value)
+		}
+		content, err := io.ReadAll(part.Reader)
+		if e, wrong := message.ReadEnvelope(content); err == nil && wrong == nil {
+			content = e.WithBody([]byte("<soapResponse/>"))
+		}
+		p, err2 := parts.CreatePart(header)
+		if err := errors.Join(err, err2); err != nil {
+			panic(err)
+		}
+		_, _ = p.Write(content) // to memory
+	}
+	p, err := parts.CreatePart(textproto.MIMEHeader{"Content-Type": {"text/plain"}, "Content-Transfer-Encoding": {"base64"}})
+	if err == nil {
+		_, err = io.WriteString(p, "ZGVj\r\nb2RlZA==\r\n")
+	}
+	if err := errors.Join(err, parts.Close()); err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", `multipart/related; type="text/xml"; boundary=`+parts.Boundary())
+	_, _ = w.Write(answer.Bytes())
+}
+
+// What --output json holds in memory is bounded, and a cut answer never looks
+// like a whole one.
+func TestBoundedBuffer(t *testing.T) {
 	t.Parallel()
-	if b, err := readAtMost(strings.NewReader("abc"), 3); err != nil || string(b) != "abc" {
+	b := &bounded{left: 3}
+	if _, err := b.Write([]byte("abc")); err != nil || b.String() != "abc" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if b, err := readAtMost(strings.NewReader("abcd"), 3); err == nil {
+	if _, err := b.Write([]byte("d")); err == nil {
 		t.Errorf("%q", b)
 	}
+}
+
+// An answer that breaks off is an error that says so.
+func TestBrokenAnswer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "half")
+	}))
+	defer server.Close()
+	kontor(t, "call", testnet.Persons, "--gateway", server.URL, "--client", testnet.Portal).holds(t, 1, "not whole, 4 bytes of it")
 }

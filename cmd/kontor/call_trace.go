@@ -201,6 +201,13 @@ func (o *call) showRequest(req *http.Request) {
 	fmt.Fprintf(o.errs, "* %s asks through the gateway at %s\n", o.client, o.gateway)
 	fmt.Fprintf(o.errs, "> %s %s\n", req.Method, req.URL.RequestURI())
 	printHeader(o.errs, "> ", req.Header)
+	for i, a := range o.attached {
+		size := "of unknown length"
+		if a.size >= 0 {
+			size = fmt.Sprintf("%d bytes", a.size)
+		}
+		fmt.Fprintf(o.errs, "* with attachment %d, %q, %s, which the body names as cid:%s\n", i+1, a.contentType, size, a.contentID)
+	}
 	if req.ContentLength > 0 {
 		fmt.Fprintf(o.errs, "* with a body of %d bytes\n", req.ContentLength)
 	}
