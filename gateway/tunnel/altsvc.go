@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kontor/gateway/http1"
 )
 
 const (
@@ -74,7 +76,7 @@ func (p *altSvc) take(c byte) bool {
 }
 
 func (p *altSvc) token() (string, error) {
-	n := strings.IndexFunc(string(*p), func(r rune) bool { return !tokenCharacter(r) })
+	n := strings.IndexFunc(string(*p), func(r rune) bool { return !http1.TokenCharacter(r) })
 	if n < 0 {
 		n = len(*p)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"kontor/gateway/http1"
 	"kontor/pki"
 	"kontor/registry/globalconf"
 	"kontor/registry/id"
@@ -76,7 +77,7 @@ type Client struct {
 	ocspPort int
 	now      func() time.Time
 	metrics  *Metrics
-	pool     pool
+	pool     http1.Pool[poolKey]
 	quic     *quicPool // nil: HTTPS alone
 
 	plain     *http.Transport                              // for OCSP
@@ -86,6 +87,12 @@ type Client struct {
 
 	mu      sync.Mutex
 	winners map[string]winner // by the set of candidates
+}
+
+// poolKey names connections that can stand for each other.
+type poolKey struct {
+	address  string
+	identity pki.CertHash // of the certificate that we presented
 }
 
 type winner struct {
@@ -151,9 +158,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
-	c.pool.timeout = cfg.IdleTimeout
-	if c.pool.timeout == 0 {
-		c.pool.timeout = idleTimeout
+	c.pool.Timeout, c.pool.Most = cfg.IdleTimeout, maxIdle
+	if c.pool.Timeout == 0 {
+		c.pool.Timeout = idleTimeout
 	}
 	life, end := context.WithCancel(context.Background())
 	c.end = end
@@ -176,7 +183,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // Close closes the idle connections; those in use close when their exchange
 // ends. Post fails from now on.
 func (c *Client) Close() {
-	c.pool.close()
+	c.pool.Close()
 	if c.quic != nil {
 		c.quic.close()
 	}
@@ -490,21 +497,21 @@ func (c *Client) standing(key poolKey, large bool) iter.Seq[session] {
 		if c.quic != nil {
 			after = c.quic.doubted(key)
 		}
-		if s := c.pool.get(key, after); s != nil {
-			yield(s)
+		if conn := c.pool.Get(key, after); conn != nil {
+			yield(&h1{conn: conn, host: c.host(key.address), key: key, max: c.max})
 		}
 	}
 }
 
 // dial opens a session with whoever is at an address.
 func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate) (session, error) {
-	if c.pool.isClosed() {
+	if c.pool.Closed() {
 		return nil, ErrClosed
 	}
 	if c.quic != nil && c.quic.forced {
 		return c.quic.enter(ctx, key, cert)
 	}
-	host := net.JoinHostPort(key.address, strconv.Itoa(c.port))
+	host := c.host(key.address)
 	raw, err := c.dialTCP(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
@@ -514,10 +521,14 @@ func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate) (
 		raw.Close()
 		return nil, err
 	}
-	return &h1{
-		raw: raw, tls: conn, host: host, certs: conn.ConnectionState().PeerCertificates,
-		pool: &c.pool, key: key, max: c.max,
-	}, nil
+	fresh := http1.NewConn(conn)
+	c.pool.Add(key, fresh)
+	return &h1{conn: fresh, host: host, key: key, max: c.max}, nil
+}
+
+// host returns the host and port that a server takes messages at.
+func (c *Client) host(address string) string {
+	return net.JoinHostPort(address, strconv.Itoa(c.port))
 }
 
 // clientTLS returns the configuration of an outgoing connection. Go does not

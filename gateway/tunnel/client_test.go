@@ -1044,54 +1044,6 @@ func TestConcurrentPosts(t *testing.T) {
 	}
 }
 
-// The bytes of a request on the wire: names keep their case.
-func TestRequestOnTheWire(t *testing.T) {
-	t.Parallel()
-	got, err := tunnel.Chunked("b.test:5500", http.Header{"x-hash-algorithm": {"SHA-512"}}, [][]byte{[]byte("hel"), []byte("lo")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "POST / HTTP/1.1\r\nHost: b.test:5500\r\nTransfer-Encoding: chunked\r\nx-hash-algorithm: SHA-512\r\n\r\n0005\r\nhello\r\n0\r\n\r\n"
-	if string(got) != want {
-		t.Errorf("%q", got)
-	}
-}
-
-func FuzzChunks(f *testing.F) {
-	f.Add([]byte("hello"), 2, 1)
-	f.Add([]byte("x"), 1, 70000)
-	f.Add([]byte{}, 1, 1)
-	f.Add([]byte("0123456789abcdef"), 3, 8192)
-	f.Fuzz(func(t *testing.T, seed []byte, size, times int) {
-		if size < 1 || times < 0 || times > 1<<16 || len(seed)*times > 1<<20 {
-			return
-		}
-		body := bytes.Repeat(seed, times)
-		var pieces [][]byte
-		for rest := body; len(rest) > 0; {
-			k := min(size, len(rest))
-			pieces = append(pieces, rest[:k])
-			rest = rest[k:]
-		}
-		out, err := tunnel.Chunked("h", nil, pieces)
-		if err != nil {
-			t.Fatal(err)
-		}
-		br := bufio.NewReader(bytes.NewReader(out))
-		r, err := http.ReadRequest(br)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(r.Body)
-		if err != nil || !bytes.Equal(got, body) {
-			t.Fatalf("%d bytes of %d, %v", len(got), len(body), err)
-		}
-		if _, err := br.ReadByte(); err != io.EOF {
-			t.Fatal("bytes behind the end")
-		}
-	})
-}
-
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	for _, h := range []http.Header{

@@ -3,7 +3,6 @@
 package tunnel
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"time"
@@ -21,32 +20,8 @@ func Answers(query string, lookup func(string) ([]byte, bool)) ([][]byte, error)
 	return answers(query, lookup)
 }
 
-// Chunked writes pieces as the body of a request and returns what goes out.
-func Chunked(host string, header http.Header, pieces [][]byte) ([]byte, error) {
-	var out bytes.Buffer
-	w := newChunkWriter(&out, requestHead(host, header))
-	for _, p := range pieces {
-		if _, err := w.Write(p); err != nil {
-			return nil, err
-		}
-	}
-	err := w.finish(true)
-	if _, e := w.Write([]byte("x")); e == nil {
-		return nil, io.ErrShortWrite
-	}
-	return out.Bytes(), err
-}
-
 // IdleConnections counts the pooled connections.
-func (c *Client) IdleConnections() int {
-	c.pool.mu.Lock()
-	defer c.pool.mu.Unlock()
-	n := 0
-	for _, list := range c.pool.idle {
-		n += len(list)
-	}
-	return n
-}
+func (c *Client) IdleConnections() int { return c.pool.Idle() }
 
 // Idle tells whether no connection over QUIC is being made.
 func (c *Client) Idle() bool {

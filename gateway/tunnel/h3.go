@@ -19,6 +19,8 @@ import (
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/quicvarint"
+
+	"kontor/gateway/http1"
 )
 
 // HTTP/3 (RFC 9114) as two security servers need it: requests and responses on
@@ -337,7 +339,7 @@ func (f *fields) pseudo(name, value string) error {
 var connectionFields = []string{"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 
 func (f *fields) add(name, value string) error {
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !tokenCharacter(r) || 'A' <= r && r <= 'Z' }) {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !http1.TokenCharacter(r) || 'A' <= r && r <= 'Z' }) {
 		return malformed("field with a malformed name")
 	}
 	if slices.Contains(connectionFields, name) || name == "te" && value != "trailers" {

@@ -3,7 +3,6 @@
 package tunnel
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,12 +12,13 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"kontor/gateway/http1"
 )
 
 // sendBuffer holds a request's head and all of a small body, or a piece of a
@@ -206,7 +206,7 @@ func (s *h3) cancel() {
 func (s *h3) exchange(ctx context.Context, header http.Header, body io.Reader) (*Response, error) {
 	x := &h3Exchange{h3: s, ctx: ctx, stop: context.AfterFunc(ctx, s.cancel)}
 	x.in = h3Content{frames: frames{r: s.stream}, budget: s.conn.max}
-	held, inMemory := inMemory(body)
+	held, inMemory := http1.InMemory(body)
 	w := &h3Writer{h3Frames: h3Frames{stream: s.stream}, whole: inMemory}
 	w.begin(s.pseudo, header)
 	s.conn.owed()
@@ -242,22 +242,9 @@ func (s *h3) exchange(ctx context.Context, header http.Header, body io.Reader) (
 	return resp, nil
 }
 
-// inMemory tells whether a body is read without waiting, and its size.
-func inMemory(body io.Reader) (int, bool) {
-	switch b := body.(type) {
-	case *bytes.Buffer:
-		return b.Len(), true
-	case *bytes.Reader:
-		return b.Len(), true
-	case *strings.Reader:
-		return b.Len(), true
-	}
-	return 0, false
-}
-
 // large tells whether a body may be long. One that is in memory is not.
 func large(body io.Reader) bool {
-	n, ok := inMemory(body)
+	n, ok := http1.InMemory(body)
 	return body != nil && (!ok || n > synchronous)
 }
 
