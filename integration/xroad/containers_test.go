@@ -19,8 +19,6 @@ import (
 	"kontor/config"
 	"kontor/integration/testnet"
 	"kontor/pki"
-	"kontor/pki/ca"
-	"kontor/registry"
 )
 
 // pin of the gateways of a testnet.
@@ -128,64 +126,6 @@ func replace(t *testing.T, container []byte, entry, old, with string) []byte {
 	return b
 }
 
-// useRSA gives gateway A an RSA key, certified by a second authority, whose own
-// keys are RSA, too.
-func useRSA(t *testing.T, n *testnet.Network) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "ca")
-	if err := ca.Create(dir, []byte("passphrase"), ca.CreateConfig{Name: "RSA CA", Instance: testnet.Instance, Algorithm: pki.RSA2048}); err != nil {
-		t.Fatal(err)
-	}
-	authority, err := ca.Open(dir, []byte("passphrase"), ca.Config{Now: n.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := authority.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	profile := n.State().CAs()[0].Profile
-	responder := "http://" + n.Serve(103, authority.Handler()) + "/ocsp"
-	n.Apply(&registry.SetCA{CA: registry.CA{Name: "RSA CA", Profile: profile, Top: registry.CertifiedCA{
-		Certificate: authority.Certificate().Raw, Responders: []registry.Responder{{URL: responder, Certificate: authority.OCSPCertificate().Raw}}}}})
-
-	n.A.Stop()
-	token, err := pki.OpenToken(filepath.Join(n.A.Cfg.DataDir, "token"), []byte(pin))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range token.Keys() {
-		if k.Usage() == pki.Signing {
-			if err := token.RemoveKey(k.ID()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	key, err := token.Generate("rsa", pki.Signing, pki.RSA2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, _ := pki.ProfileByClass(profile)
-	server := n.ServerID(testnet.Server1)
-	subject, err := p.SignSubject(pki.SubjectParams{Server: server, Member: server.Owner(), MemberName: "Company", Country: "FI"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := key.CSR(subject, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := authority.Issue(t.Context(), csr, ca.Request{Usage: pki.Signing})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := token.AddCertificate(cert, pki.CertStatus{State: pki.StateRegistered, Active: true}); err != nil {
-		t.Fatal(err)
-	}
-	n.A.Restart(nil)
-}
-
 // batched says that the signature covers other messages, too: the chain has
 // digests without a name.
 func batched(p *testnet.Proof) bool { return bytes.Contains(p.Container.SigChain, []byte("HashValue")) }
@@ -199,7 +139,11 @@ func TestContainers(t *testing.T) {
 	}{
 		{name: "EC", batch: "auto", algorithm: "EC"},
 		{name: "EC, always with hash chains", batch: "always", algorithm: "EC"},
-		{name: "RSA", batch: "auto", algorithm: "RSA", change: useRSA},
+		{name: "RSA", batch: "auto", algorithm: "RSA", change: func(t *testing.T, n *testnet.Network) {
+			n.A.Stop()
+			rekey(t, n, newAuthority(t, n, 103, pki.RSA2048), n.A, map[pki.Usage]pki.Algorithm{pki.Signing: pki.RSA2048})
+			n.A.Restart(nil)
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJudge(t)
