@@ -3,12 +3,13 @@
 package asic
 
 import (
-	"crypto"
-	_ "crypto/sha256" // SHA-256 values in foreign chains
+	"crypto/sha256" // of values in foreign chains
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
+	"slices"
 	"strconv"
 )
 
@@ -34,25 +35,38 @@ const (
 
 var algorithms = [...]struct {
 	uri  string
-	hash crypto.Hash
+	size int
 }{
-	algSHA256: {"http://www.w3.org/2001/04/xmlenc#sha256", crypto.SHA256},
-	algSHA384: {"http://www.w3.org/2001/04/xmldsig-more#sha384", crypto.SHA384},
-	algSHA512: {"http://www.w3.org/2001/04/xmlenc#sha512", crypto.SHA512},
+	algSHA256: {"http://www.w3.org/2001/04/xmlenc#sha256", sha256.Size},
+	algSHA384: {"http://www.w3.org/2001/04/xmldsig-more#sha384", sha512.Size384},
+	algSHA512: {"http://www.w3.org/2001/04/xmlenc#sha512", sha512.Size},
 }
 
 func (a algorithm) uri() string { return algorithms[a].uri }
-func (a algorithm) size() int   { return algorithms[a].hash.Size() }
+func (a algorithm) size() int   { return algorithms[a].size }
+
+func (a algorithm) new() hash.Hash {
+	switch a {
+	case algSHA256:
+		return sha256.New()
+	case algSHA384:
+		return sha512.New384()
+	}
+	return sha512.New()
+}
 
 // sum computes the digest into out and returns its length.
 func (a algorithm) sum(data []byte, out *Digest) int {
-	if a == algSHA512 {
-		*out = sha512.Sum512(data)
-		return len(out)
+	switch a {
+	case algSHA256:
+		d := sha256.Sum256(data)
+		return copy(out[:], d[:])
+	case algSHA384:
+		d := sha512.Sum384(data)
+		return copy(out[:], d[:])
 	}
-	h := algorithms[a].hash.New()
-	h.Write(data)
-	return len(h.Sum(out[:0]))
+	*out = sha512.Sum512(data)
+	return len(out)
 }
 
 func algorithmByURI[S string | []byte](uri S) (algorithm, bool) {
@@ -95,7 +109,8 @@ func derHeader(n int) []byte {
 // step computes one node: the SHA-512 of the list of its children's digests.
 func step(children ...Digest) Digest {
 	const single = 2 + 2 + sha512.Size + 2 + 39 + 2
-	b := make([]byte, 0, 6+len(children)*single)
+	var room [6 + 4*single]byte // enough for nodes and most messages
+	b := slices.Grow(room[:0], 6+len(children)*single)
 	b = append(b, derHeader(len(children)*single)...)
 	for i := range children {
 		b = appendSingleDigest(b, children[i][:], algSHA512)

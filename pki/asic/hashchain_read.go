@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Bounds on chains that others made. A chain for ten thousand messages with a
@@ -44,10 +45,12 @@ type chainStep struct {
 	from, to int // its values
 }
 
-// hashChain is a chain as read. It refers to the bytes it was read from.
+// hashChain is a chain as read. It refers to the bytes it was read from. One
+// that is read into again needs no new memory.
 type hashChain struct {
 	steps  []chainStep
 	values []chainValue
+	walker walker // of verify
 }
 
 // chainResult is a chain's result as read.
@@ -67,7 +70,7 @@ func VerifyHashChain(result, chain []byte, parts map[string]Digest) error {
 }
 
 func verifyHashChain(result, chain []byte, parts map[string]Digest,
-	readResult func([]byte) (*chainResult, error), readChain func([]byte) (*hashChain, error)) error {
+	readResult func([]byte) (*chainResult, error), readChain func([]byte, *hashChain) error) error {
 	r, err := readResult(result)
 	if err != nil {
 		return err
@@ -76,8 +79,8 @@ func verifyHashChain(result, chain []byte, parts map[string]Digest,
 	if bytes.HasPrefix(r.uri, []byte(nameTSChain)) {
 		name = nameTSChain
 	}
-	c, err := readChain(chain)
-	if err != nil {
+	c := new(hashChain)
+	if err := readChain(chain, c); err != nil {
 		return err
 	}
 	digests := make([]Digest, 0, len(parts))
@@ -115,7 +118,10 @@ func (c *hashChain) verify(r *chainResult, chainName string, parts chainParts) e
 	if string(base) != chainName || len(fragment) == 0 {
 		return fmt.Errorf("%w: the result refers to %.80q", ErrMalformedHashChain, r.uri)
 	}
-	w := walker{chain: c, parts: parts, seen: make([]bool, parts.n), used: make([]bool, len(c.steps))}
+	w := &c.walker
+	w.chain, w.parts = c, parts
+	w.seen = append(w.seen[:0], make([]bool, parts.n)...)
+	w.used = append(w.used[:0], make([]bool, len(c.steps))...)
 	var top Digest
 	n, err := w.step(fragment, r.alg, &top)
 	if err != nil {
@@ -180,9 +186,8 @@ func (w *walker) step(id []byte, a algorithm, out *Digest) (int, error) {
 			return 0, err
 		}
 	}
-	b := w.buf[:0]
 	const longestHeader = 6
-	b = append(b, make([]byte, longestHeader)...)
+	b := append(w.buf[:0], make([]byte, longestHeader)...)
 	for i := range values {
 		b = appendSingleDigest(b, values[i].sum(), values[i].alg)
 	}
@@ -215,20 +220,19 @@ func (w *walker) data(v *chainValue) error {
 	return nil
 }
 
-// readChain reads a chain, by the exact scanner if it is in the form that
-// X-Road writes, else as XML.
-func readChain(doc []byte) (*hashChain, error) {
+// readChain reads a chain into c, by the exact scanner if it is in the form
+// that X-Road writes, else as XML.
+func readChain(doc []byte, c *hashChain) error {
 	if len(doc) > maxChainSize {
-		return nil, fmt.Errorf("%w: longer than %d bytes", ErrMalformedHashChain, maxChainSize)
+		return fmt.Errorf("%w: longer than %d bytes", ErrMalformedHashChain, maxChainSize)
 	}
-	if c, ok := scanChain(doc); ok {
-		return c, nil
+	if scanChain(doc, c) {
+		return nil
 	}
-	c, err := parseChain(doc)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformedHashChain, err)
+	if err := parseChain(doc, c); err != nil {
+		return fmt.Errorf("%w: %w", ErrMalformedHashChain, err)
 	}
-	return c, nil
+	return nil
 }
 
 func readResult(doc []byte) (*chainResult, error) {
@@ -341,6 +345,9 @@ func plain(c byte) bool {
 }
 
 func (s *scanner) algorithm() algorithm {
+	if s.try(algSHA512Attribute) { // what is usual
+		return algSHA512
+	}
 	s.lit(` Algorithm="`)
 	a, ok := algorithmByURI(s.name())
 	if !ok {
@@ -408,21 +415,22 @@ func scanResult(doc []byte) (*chainResult, bool) {
 	return nil, false
 }
 
-func scanChain(doc []byte) (*hashChain, bool) {
+// scanChain reads a chain into c. If it returns false, c is of no use.
+func scanChain(doc []byte, c *hashChain) bool {
 	for _, st := range styles {
 		s := scanner{style: st, in: doc}
 		if s.try(xmlHead) && s.one(st.chain) {
-			c := s.chainBody()
-			return c, !s.bad && len(s.in) == 0
+			s.chainBody(c)
+			return !s.bad && len(s.in) == 0
 		}
 	}
-	return nil, false
+	return false
 }
 
-func (s *scanner) chainBody() *hashChain {
+func (s *scanner) chainBody(c *hashChain) {
 	s.lit(s.defaultMethod)
 	standard := s.algorithm()
-	c := &hashChain{steps: make([]chainStep, 0, 4), values: make([]chainValue, 0, 8)}
+	c.steps, c.values = slices.Grow(c.steps[:0], 4), slices.Grow(c.values[:0], 8)
 	for !s.bad && s.try(s.stepOpen) {
 		id := s.name()
 		s.lit("\">\n")
@@ -430,19 +438,18 @@ func (s *scanner) chainBody() *hashChain {
 		for !s.bad && !s.try(s.stepClose) {
 			if len(c.values) == maxChainRefs {
 				s.bad = true
-				return c
+				return
 			}
 			c.values = append(c.values, chainValue{})
 			s.value(&c.values[len(c.values)-1], standard)
 		}
 		if len(c.steps) == maxChainSteps {
 			s.bad = true
-			return c
+			return
 		}
 		c.steps = append(c.steps, chainStep{id, from, len(c.values)})
 	}
 	s.lit(s.chainClose)
-	return c
 }
 
 func (s *scanner) value(v *chainValue, standard algorithm) {
@@ -648,50 +655,50 @@ func digestOf(e *element, a algorithm, out *Digest) (uint8, error) {
 	return uint8(copy(out[:], b)), nil
 }
 
-func parseChain(doc []byte) (*hashChain, error) {
+func parseChain(doc []byte, c *hashChain) error {
 	root, err := readXML(doc)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !root.is(nsHashChain, "HashChain") {
-		return nil, errForm
+		return errForm
 	}
 	if err := root.only(); err != nil {
-		return nil, err
+		return err
 	}
 	standard := algNone
 	steps := root.children
 	if len(steps) > 0 && steps[0].is(nsHashChain, "DefaultDigestMethod") {
 		if standard, err = digestMethod(steps[0]); err != nil {
-			return nil, err
+			return err
 		}
 		steps = steps[1:]
 	}
 	if len(steps) > maxChainSteps {
-		return nil, fmt.Errorf("%w: too many steps", errForm)
+		return fmt.Errorf("%w: too many steps", errForm)
 	}
-	c := new(hashChain)
+	c.steps, c.values = c.steps[:0], c.values[:0]
 	for _, s := range steps {
 		if !s.is(nsHashChain, "HashStep") {
-			return nil, fmt.Errorf("%w: element %.80s", errForm, s.local)
+			return fmt.Errorf("%w: element %.80s", errForm, s.local)
 		}
 		if err := s.only("id"); err != nil {
-			return nil, err
+			return err
 		}
 		from := len(c.values)
 		if from+len(s.children) > maxChainRefs {
-			return nil, fmt.Errorf("%w: too many values", errForm)
+			return fmt.Errorf("%w: too many values", errForm)
 		}
 		for _, e := range s.children {
 			v, err := parseValue(e, standard)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			c.values = append(c.values, v)
 		}
 		c.steps = append(c.steps, chainStep{[]byte(s.attr["id"]), from, len(c.values)})
 	}
-	return c, nil
+	return nil
 }
 
 func parseValue(e *element, standard algorithm) (v chainValue, err error) {

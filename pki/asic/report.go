@@ -326,9 +326,9 @@ func (j *judge) hashChain(parts map[string]covered) error {
 	if err != nil {
 		return err
 	}
-	chain, exact := scanChain(j.c.SigChain)
-	if !exact {
-		if _, err := readChain(j.c.SigChain); err != nil {
+	chain := new(hashChain)
+	if !scanChain(j.c.SigChain, chain) {
+		if err := readChain(j.c.SigChain, chain); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: not in X-Road's form", ErrMalformedHashChain)
@@ -390,7 +390,7 @@ func (j *judge) digests(parts map[string]covered) {
 		if !ok || a.Open == nil {
 			continue
 		}
-		h := algorithms[p.alg].hash.New()
+		h := p.alg.new()
 		err := copyAttachment(h, a)
 		if err != nil {
 			j.check(CheckDigest+attachmentName(i), err, "")
@@ -471,9 +471,9 @@ func (j *judge) timestampChain() error {
 	if err != nil {
 		return err
 	}
-	chain, exact := scanChain(j.c.TSChain)
-	if !exact {
-		if _, err := readChain(j.c.TSChain); err != nil {
+	chain := new(hashChain)
+	if !scanChain(j.c.TSChain, chain) {
+		if err := readChain(j.c.TSChain, chain); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: not in X-Road's form", ErrMalformedHashChain)
@@ -502,7 +502,7 @@ func (j *judge) certificate() {
 		return
 	}
 	tc := newTrustCache(j.trust)
-	chain, err := tc.chain(cert, j.sig.Extras(), j.Sender.Instance(), j.trust, j.Judged)
+	chain, err := tc.chain(j.sig, j.Sender.Instance(), j.trust, j.Judged)
 	if err != nil {
 		j.check(CheckChain, err, "")
 		return
@@ -519,7 +519,7 @@ func (j *judge) certificate() {
 	}
 	j.check(CheckCertificate, err, "belongs to %s", chain.member)
 	j.check(CheckChain, nil, "issued under %s", chain.Anchor.Name)
-	resp, err := tc.status(chain, j.sig.OCSPResponses(), j.trust, j.Judged, j.Judged)
+	resp, err := tc.status(chain, j.sig, j.trust, j.Judged, j.Judged)
 	if err == nil && j.c.TSChainResult == nil {
 		err = j.checkUnsigned(chain)
 	}

@@ -5,7 +5,6 @@ package asic
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -27,6 +26,8 @@ const (
 	maxChains    = 4096
 	maxOCSP      = 4096
 	maxDocuments = 256
+
+	maxPooledValues = 128 // of a chain: hostile ones are not worth their memory
 )
 
 // Verifier checks the signatures of messages. It remembers what costs most:
@@ -38,6 +39,7 @@ type Verifier struct {
 	parser    *xades.Parser
 	seed      maphash.Seed
 	documents cache[documentKey, *document]
+	chains    sync.Pool // of *hashChain, to read into
 
 	mu     sync.Mutex
 	trusts []*trustCache // most recent first
@@ -57,20 +59,17 @@ func NewVerifier(now func() time.Time) *Verifier {
 type documentKey uint64
 
 // document is a signature and, for the chain form, the result it was found to
-// refer to. It never changes.
+// refer to. It never changes. Those remembered are right.
 type document struct {
 	raw, rawResult []byte // what it was read from
 	signature      *xades.Signature
 	result         *chainResult
-	verified       bool // the signature value is right
 }
 
+// documentKey hashes the chain result alone: it is short, and differs between
+// the documents of honest signers.
 func (v *Verifier) documentKey(e *Evidence) documentKey {
-	var h maphash.Hash // of a secret seed; SHA-256 would take a tenth of a verification
-	h.SetSeed(v.seed)
-	h.Write(e.Signature)
-	h.Write(e.ChainResult)
-	return documentKey(h.Sum64())
+	return documentKey(maphash.Bytes(v.seed, e.ChainResult))
 }
 
 func (d *document) isOf(e *Evidence) bool {
@@ -81,7 +80,7 @@ func (d *document) isOf(e *Evidence) bool {
 // X-Road signature profile demands and beyond it: every part must be covered
 // in the plain form too. It stops at the first error.
 func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time.Time) (*Verdict, error) {
-	doc, key, err := v.document(e)
+	doc, verified, err := v.document(e)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +88,7 @@ func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time
 
 	// 1. Every part is covered.
 	if doc.result != nil {
-		err = verifyChained(e, doc.result)
+		err = v.verifyChained(e, doc.result)
 	} else {
 		err = verifyPlain(e, sig)
 	}
@@ -103,7 +102,7 @@ func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time
 		return nil, fmt.Errorf("%w: its key usage is not nonRepudiation", ErrSigner)
 	}
 	tc := v.trust(trust)
-	chain, chainErr := tc.chain(cert, sig.Extras(), signer.Instance(), trust, at)
+	chain, chainErr := tc.chain(sig, signer.Instance(), trust, at)
 	if chainErr == nil {
 		if chain.memberErr != nil {
 			return nil, fmt.Errorf("%w: %w", ErrSigner, chain.memberErr)
@@ -114,12 +113,14 @@ func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time
 	}
 
 	// 3. The signature is right. That of a remembered document is.
-	if !doc.verified {
+	if !verified {
 		if err := sig.Verify(); err != nil {
 			return nil, err
 		}
-		if key != nil {
-			v.documents.put(*key, &document{doc.raw, doc.rawResult, sig, doc.result, true})
+		// Only the chain of a batch holds the values of neighbours, to whose
+		// messages the document will come again.
+		if bytes.Contains(e.Chain, []byte("HashValue")) {
+			v.documents.put(v.documentKey(e), doc)
 		}
 	}
 
@@ -127,7 +128,7 @@ func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time
 	if chainErr != nil {
 		return nil, chainErr
 	}
-	resp, err := tc.status(chain, sig.OCSPResponses(), trust, at, v.now())
+	resp, err := tc.status(chain, sig, trust, at, v.now())
 	if err != nil {
 		return nil, err
 	}
@@ -135,35 +136,30 @@ func (v *Verifier) Signature(e *Evidence, signer id.Client, trust Trust, at time
 }
 
 // document parses the signature, or finds it among those verified moments ago
-// for another message of the same batch. The key is nil if it is for one
-// message only and not worth remembering.
-func (v *Verifier) document(e *Evidence) (*document, *documentKey, error) {
-	var key *documentKey
+// for another message of the same batch.
+func (v *Verifier) document(e *Evidence) (d *document, verified bool, err error) {
 	if e.ChainResult == nil && e.Chain != nil {
-		return nil, nil, fmt.Errorf("%w: a chain without a result", ErrMalformedHashChain)
+		return nil, false, fmt.Errorf("%w: a chain without a result", ErrMalformedHashChain)
 	}
-	// Only the chain of a batch holds the values of neighbours.
-	if e.ChainResult != nil && bytes.Contains(e.Chain, []byte("HashValue")) {
-		k := v.documentKey(e)
-		if d, ok := v.documents.get(k); ok && d.isOf(e) {
-			return d, &k, nil
+	if e.ChainResult != nil {
+		if d, ok := v.documents.get(v.documentKey(e)); ok && d.isOf(e) {
+			return d, true, nil
 		}
-		key = &k
 	}
 	sig, err := v.parser.Parse(e.Signature)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
-	d := &document{raw: e.Signature, rawResult: e.ChainResult, signature: sig}
+	d = &document{raw: e.Signature, rawResult: e.ChainResult, signature: sig}
 	if e.ChainResult != nil {
 		if d.result, err = readResult(e.ChainResult); err != nil {
-			return nil, nil, err
+			return nil, false, err
 		}
 		if err := refersToResult(sig, e.ChainResult); err != nil {
-			return nil, nil, err
+			return nil, false, err
 		}
 	}
-	return d, key, nil
+	return d, false, nil
 }
 
 // refersToResult checks that sig covers the chain result and nothing else.
@@ -188,9 +184,17 @@ func checkReference(ref xades.Reference, data []byte) error {
 	return nil
 }
 
-func verifyChained(e *Evidence, result *chainResult) error {
-	chain, err := readChain(e.Chain)
-	if err != nil {
+func (v *Verifier) verifyChained(e *Evidence, result *chainResult) error {
+	chain, ok := v.chains.Get().(*hashChain)
+	if !ok {
+		chain = new(hashChain)
+	}
+	defer func() {
+		if cap(chain.values) <= maxPooledValues {
+			v.chains.Put(chain)
+		}
+	}()
+	if err := readChain(e.Chain, chain); err != nil {
 		return err
 	}
 	return chain.verify(result, nameSigChain, chainParts{n: 1 + len(e.Attachments), find: e.part, name: e.partURI})
@@ -273,14 +277,14 @@ type chainVerdict struct {
 	memberErr           error
 }
 
-// chain finds and checks the path from cert to an authority of the signer's
-// instance.
-func (tc *trustCache) chain(cert *x509.Certificate, extras []*x509.Certificate, instance string, trust Trust, at time.Time) (*chainVerdict, error) {
-	key := chainKey{pki.HashOf(cert), instance}
+// chain finds and checks the path from the certificate of sig to an authority
+// of the signer's instance.
+func (tc *trustCache) chain(sig *xades.Signature, instance string, trust Trust, at time.Time) (*chainVerdict, error) {
+	key := chainKey{sig.CertificateHash(), instance}
 	if c, ok := tc.chains.get(key); ok && !at.Before(c.notBefore) && !at.After(c.notAfter) {
 		return c, nil
 	}
-	chain, err := pki.VerifyChain(cert, extras, instanceTrust{trust, instance}, at)
+	chain, err := pki.VerifyChain(sig.Certificate(), sig.Extras(), instanceTrust{trust, instance}, at)
 	if err != nil {
 		return nil, err
 	}
@@ -369,14 +373,10 @@ func (o ocspVerdict) holds(p ocsp.Policy, at, now time.Time) bool {
 
 // status demands a good OCSP response for every certificate of the chain and
 // returns that of the first.
-func (tc *trustCache) status(c *chainVerdict, responses [][]byte, trust Trust, at, now time.Time) (*ocsp.Response, error) {
-	hashes := make([][sha256.Size]byte, len(responses))
-	for i, der := range responses {
-		hashes[i] = sha256.Sum256(der)
-	}
+func (tc *trustCache) status(c *chainVerdict, sig *xades.Signature, trust Trust, at, now time.Time) (*ocsp.Response, error) {
 	var first *ocsp.Response
 	for i := range c.Certs {
-		r, err := tc.statusOf(c, i, responses, hashes, trust, at, now)
+		r, err := tc.statusOf(c, i, sig, trust, at, now)
 		if err != nil {
 			return nil, err
 		}
@@ -387,11 +387,12 @@ func (tc *trustCache) status(c *chainVerdict, responses [][]byte, trust Trust, a
 	return first, nil
 }
 
-func (tc *trustCache) statusOf(c *chainVerdict, i int, responses [][]byte, hashes [][sha256.Size]byte, trust Trust, at, now time.Time) (*ocsp.Response, error) {
+func (tc *trustCache) statusOf(c *chainVerdict, i int, sig *xades.Signature, trust Trust, at, now time.Time) (*ocsp.Response, error) {
 	policy := trust.OCSPPolicy()
 	key := c.keys[i]
 	cert, issuer := c.Certs[i], c.Issuers[i]
-	for j, der := range responses {
+	hashes := sig.OCSPHashes()
+	for j, der := range sig.OCSPResponses() {
 		key.response = hashes[j]
 		if v, ok := tc.ocsp.get(key); ok && v.holds(policy, at, now) {
 			return v.response, nil

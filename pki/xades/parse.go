@@ -4,38 +4,71 @@ package xades
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
 	"crypto/x509"
 	"fmt"
 	"sync"
+
+	"kontor/pki"
 )
 
-// maxCertificates bounds a Parser's memory of certificates; maxCertificateText
-// the base64 of each.
+// Bounds on a Parser's memory: the number of certificates, and of OCSP
+// responses, and the base64 of each.
 const (
-	maxCertificates    = 512
-	maxCertificateText = 12 << 10
+	maxMemories   = 512
+	maxMemoryText = 12 << 10
 )
 
-// Parser parses signature documents and remembers the certificates in them,
-// which one sender repeats in every document. It is safe for concurrent use; a
-// nil Parser remembers nothing.
+// Parser parses signature documents and remembers the certificates and OCSP
+// responses in them, which one sender repeats in every document. It is safe for
+// concurrent use; a nil Parser remembers nothing.
 type Parser struct {
-	mu    sync.RWMutex
-	certs map[string]*certificate // by their base64 text
+	certs     memory[*certificate]
+	responses memory[*response]
 }
 
-// certificate is a parsed certificate and the SHA-512 of its DER.
+// certificate is a parsed certificate and the digests of its DER.
 type certificate struct {
 	cert   *x509.Certificate
+	hash   pki.CertHash
 	sum512 [sha512.Size]byte
 }
 
-// NewParser returns a Parser.
-func NewParser() *Parser {
-	return &Parser{certs: make(map[string]*certificate)}
+// response is an OCSP response, which is not looked into, and its digest.
+type response struct {
+	der    []byte
+	sum256 [sha256.Size]byte
 }
+
+// memory holds values by the base64 text they were decoded from.
+type memory[V any] struct {
+	mu sync.RWMutex
+	of map[string]V
+}
+
+func (m *memory[V]) get(text []byte) (V, bool) {
+	m.mu.RLock()
+	v, ok := m.of[string(text)]
+	m.mu.RUnlock()
+	return v, ok
+}
+
+func (m *memory[V]) put(text []byte, v V) {
+	if len(text) > maxMemoryText {
+		return
+	}
+	m.mu.Lock()
+	if m.of == nil || len(m.of) >= maxMemories {
+		m.of = make(map[string]V) // the busy ones are soon back
+	}
+	m.of[string(text)] = v
+	m.mu.Unlock()
+}
+
+// NewParser returns a Parser.
+func NewParser() *Parser { return &Parser{} }
 
 // Parse parses doc without remembering certificates. See Parser.Parse.
 func Parse(doc []byte) (*Signature, error) {
@@ -59,10 +92,7 @@ func (p *Parser) Parse(doc []byte) (*Signature, error) {
 // certificate decodes text, the base64 of a certificate without white space.
 func (p *Parser) certificate(text []byte) (*certificate, error) {
 	if p != nil {
-		p.mu.RLock()
-		known := p.certs[string(text)]
-		p.mu.RUnlock()
-		if known != nil {
+		if known, ok := p.certs.get(text); ok {
 			return known, nil
 		}
 	}
@@ -74,16 +104,29 @@ func (p *Parser) certificate(text []byte) (*certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: certificate: %v", ErrMalformed, err)
 	}
-	c := &certificate{cert: cert, sum512: sha512.Sum512(der)}
-	if p != nil && len(text) <= maxCertificateText {
-		p.mu.Lock()
-		if len(p.certs) >= maxCertificates {
-			clear(p.certs) // the busy ones are soon back
-		}
-		p.certs[string(text)] = c
-		p.mu.Unlock()
+	c := &certificate{cert: cert, hash: pki.HashOf(cert), sum512: sha512.Sum512(der)}
+	if p != nil {
+		p.certs.put(text, c)
 	}
 	return c, nil
+}
+
+// response decodes text, the base64 of an OCSP response without white space.
+func (p *Parser) response(text []byte) (*response, error) {
+	if p != nil {
+		if known, ok := p.responses.get(text); ok {
+			return known, nil
+		}
+	}
+	der, err := decodeBase64(nil, text)
+	if err != nil {
+		return nil, err
+	}
+	r := &response{der, sha256.Sum256(der)}
+	if p != nil {
+		p.responses.put(text, r)
+	}
+	return r, nil
 }
 
 // decodeBase64 appends to dst what text encodes: at least one byte, in standard

@@ -15,7 +15,7 @@ import (
 type scanner struct {
 	doc  []byte
 	at   int
-	room []byte // what is decoded goes here, one allocation for all values
+	room []byte // what is decoded goes here, as far as there is room
 }
 
 // lit demands the literal text.
@@ -39,11 +39,15 @@ func (s *scanner) until(c byte) []byte {
 
 // value decodes base64 up to the next tag and demands the literal end.
 func (s *scanner) value(end string) []byte {
-	b, err := decodeBase64(s.room[len(s.room):], s.until('<'))
+	text := s.until('<')
+	if strictBase64.DecodedLen(len(text)) > cap(s.room) {
+		s.room = make([]byte, 0, strictBase64.DecodedLen(len(text)))
+	}
+	b, err := decodeBase64(s.room, text)
 	if err != nil || !s.lit(end) {
 		return nil
 	}
-	s.room = s.room[:len(s.room)+len(b)]
+	s.room = s.room[len(b):len(b)]
 	return b[:len(b):len(b)]
 }
 
@@ -70,12 +74,13 @@ func (s *scanner) certReference() []byte {
 
 // scan reads a document in our own form, nil if it is anything else.
 func (p *Parser) scan(doc []byte) *Signature {
-	s := &scanner{doc: doc, room: nil}
+	s := &scanner{doc: doc}
 	if !s.lit(litHead) {
 		return nil
 	}
-	s.room = make([]byte, 0, len(doc)/4*3)
 	sig := &Signature{prefix: "xades:"}
+	s.room = sig.valueRoom[:0]
+	sig.refs, sig.ocsp, sig.ocspSums = sig.refsRoom[:0], sig.ocspRoom[:0], sig.ocspSumsRoom[:0]
 
 	// SignedInfo
 	if !s.lit(litMethod) {
@@ -103,7 +108,7 @@ func (p *Parser) scan(doc []byte) *Signature {
 	if ref.Digest = s.digest(litPropsDigest); ref.Digest == nil {
 		return nil
 	}
-	sig.refs = []Reference{ref}
+	sig.refs = append(sig.refs, ref)
 	if sig.propsWant = s.digest(litInfoEnd); sig.propsWant == nil {
 		return nil
 	}
@@ -195,11 +200,11 @@ func (p *Parser) scanUnsigned(s *scanner, sig *Signature) bool {
 		if len(sig.ocsp) == maxValues || !s.lit(strconv.Itoa(len(sig.ocsp)+1)) || !s.lit(`">`) {
 			return false
 		}
-		der := s.value(litOCSPEnd)
-		if der == nil {
+		r, err := p.response(s.until('<'))
+		if err != nil || !s.lit(litOCSPEnd) {
 			return false
 		}
-		sig.ocsp = append(sig.ocsp, der)
+		sig.addOCSP(r)
 	}
 	return len(sig.ocsp) > 0 && s.lit(litTail)
 }

@@ -524,7 +524,19 @@ func (t *tree) unsigned(el *etree.Element) {
 			}
 			for _, value := range t.children(responses) {
 				t.want(value, nsXAdES, "EncapsulatedOCSPValue")
-				t.sig.ocsp = t.collect(t.sig.ocsp, value)
+				if len(t.sig.ocsp) == maxValues {
+					t.fail(ErrMalformed, "too many OCSP responses")
+				}
+				text := stripSpace(t.text(value))
+				if t.err != nil {
+					return
+				}
+				r, err := t.parser.response(text)
+				if err != nil {
+					t.err = err
+					return
+				}
+				t.sig.addOCSP(r)
 			}
 		}
 	}

@@ -18,10 +18,14 @@
 package xades
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"time"
+
+	"kontor/pki"
 )
 
 // URIs of the two data references that signature documents usually carry.
@@ -80,6 +84,7 @@ type Signature struct {
 	cert       *certificate
 	extras     []*x509.Certificate
 	ocsp       [][]byte
+	ocspSums   [][sha256.Size]byte // of ocsp
 	timestamps [][]byte
 	refs       []Reference
 	value      []byte
@@ -93,11 +98,21 @@ type Signature struct {
 	insertAt             int    // where a time-stamp goes in the document, 0 if nowhere
 	prefix               string // of the XAdES namespace there, with its colon
 	infoSum, propsSum    [64]byte
+
+	// Room for what our own form usually holds, so that it is not allocated
+	// piece by piece.
+	refsRoom     [1]Reference
+	ocspRoom     [1][]byte
+	ocspSumsRoom [1][sha256.Size]byte
+	valueRoom    [3*sha512.Size + 256 + 2]byte // the decoder wants 2 bytes more than it fills
 }
 
 // Certificate returns the signing certificate, the one in KeyInfo. It is not to
 // be trusted before Verify has succeeded and a chain has been built for it.
 func (s *Signature) Certificate() *x509.Certificate { return s.cert.cert }
+
+// CertificateHash returns the hash of Certificate.
+func (s *Signature) CertificateHash() pki.CertHash { return s.cert.hash }
 
 // Extras returns the other certificates the document carries, unsigned, in
 // document order: intermediates to build a chain from.
@@ -106,6 +121,13 @@ func (s *Signature) Extras() []*x509.Certificate { return s.extras }
 // OCSPResponses returns the embedded OCSP responses (DER), unsigned, in
 // document order.
 func (s *Signature) OCSPResponses() [][]byte { return s.ocsp }
+
+// OCSPHashes returns the SHA-256 of each of the OCSPResponses.
+func (s *Signature) OCSPHashes() [][sha256.Size]byte { return s.ocspSums }
+
+func (s *Signature) addOCSP(r *response) {
+	s.ocsp, s.ocspSums = append(s.ocsp, r.der), append(s.ocspSums, r.sum256)
+}
 
 // SigningTime returns the time the signer claims.
 func (s *Signature) SigningTime() time.Time { return s.time }
