@@ -287,11 +287,8 @@ func (p *publisher) stamp(st *State) string {
 func newGeneration(instance, folder string, parts []part) *generation {
 	g := &generation{folder: folder}
 	for _, c := range parts {
-		named := ""
-		if c.identifier == globalconf.ContentPrivateParams || c.identifier == globalconf.ContentSharedParams {
-			named = instance
-		}
-		listed := globalconf.NewPart(c.identifier, named, "/"+path.Join(folder, c.file), c.content)
+		// Of every part: X-Road's clients take nothing if one does not say.
+		listed := globalconf.NewPart(c.identifier, instance, "/"+path.Join(folder, c.file), c.content)
 		g.parts = append(g.parts, published{c.file, int64(len(c.content)), listed, c.content})
 	}
 	return g

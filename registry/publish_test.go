@@ -107,6 +107,9 @@ func TestPublishedVersions(t *testing.T) {
 		var names []string
 		for _, p := range internal.Parts {
 			names = append(names, p.Identifier)
+			if p.Instance != "DEV" {
+				t.Errorf("version %d: %s is of instance %q", v, p.Identifier, p.Instance)
+			}
 		}
 		if want := []string{"PRIVATE-PARAMETERS", "SHARED-PARAMETERS", "MONITORING", "FETCHINTERVAL"}; !slices.Equal(names, want) {
 			t.Errorf("version %d: internal parts %v", v, names)

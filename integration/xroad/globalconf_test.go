@@ -26,7 +26,8 @@ import (
 func TestGlobalConf(t *testing.T) {
 	j := newJudge(t)
 	description := "Grüße & <more>"
-	n := testnet.Start(t, testnet.Options{})
+	monitor, fetch, ignore := testnet.ClientID(testnet.Portal), 600, true
+	n := testnet.Start(t, testnet.Options{Settings: registry.Settings{MonitoringClient: &monitor, OCSPFetchInterval: &fetch, IgnoreOCSPNextUpdate: &ignore}})
 	n.Apply(&registry.SetGroup{Code: "group", Description: description},
 		&registry.AddGroupMember{Group: "group", Client: n.ClientID(testnet.Portal)})
 	anchor := write(t, filepath.Join(t.TempDir(), "anchor.xml"), n.Anchor)
@@ -57,6 +58,8 @@ func TestGlobalConf(t *testing.T) {
 				"has SUBSYSTEM:TEST/GOV/1001/portal GLOBALGROUP:TEST/group",
 				"management SUBSYSTEM:TEST/GOV/2002/population",
 				"timestamping 1",
+				"monitor SUBSYSTEM:TEST/GOV/1001/portal",
+				"ocsp fetched every 600 s, next update verified: false",
 			} {
 				if !slices.ContainsFunc(facts, func(s string) bool { return strings.HasPrefix(s, want) }) {
 					t.Errorf("no %q in\n%s", want, strings.Join(facts, "\n"))

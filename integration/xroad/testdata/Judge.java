@@ -2,11 +2,24 @@
 
 import ee.ria.xroad.common.asic.AsicContainerVerifier;
 
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import jakarta.xml.bind.JAXBContext;
+import jakarta.xml.bind.JAXBIntrospector;
 import org.niis.xroad.globalconf.GlobalConfProvider;
 import org.niis.xroad.globalconf.impl.FileSystemGlobalConfSource;
 import org.niis.xroad.globalconf.impl.GlobalConfImpl;
 
+import org.w3c.dom.Element;
+import org.w3c.dom.Node;
+
+import javax.xml.XMLConstants;
+import javax.xml.parsers.DocumentBuilderFactory;
+import javax.xml.transform.dom.DOMSource;
+import javax.xml.validation.SchemaFactory;
+
 import java.io.BufferedReader;
+import java.io.File;
 import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.lang.reflect.InvocationTargetException;
@@ -48,6 +61,8 @@ public final class Judge {
             case "download" -> download(q[1], Integer.parseInt(q[2]), q[3]);
             case "request" -> request(load(q[1]), q[2], q[3]);
             case "network" -> network(load(q[1]));
+            case "xml" -> xml(q[1], q[2], q[3]);
+            case "json" -> json(q[1], q[2]);
             default -> throw new IllegalArgumentException(q[0]);
         };
     }
@@ -95,6 +110,44 @@ public final class Judge {
         }
     }
 
+    /**
+     * Reads what a document or, if it is one, the body of an envelope has, with
+     * classes generated from a schema of the class path; the last is the class
+     * that makes them, or "-" for none. Tells its name and what it means.
+     */
+    private static String xml(String schema, String factory, String file) throws Exception {
+        var documents = DocumentBuilderFactory.newInstance();
+        documents.setNamespaceAware(true);
+        Element e = documents.newDocumentBuilder().parse(new File(file)).getDocumentElement();
+        if (e.getLocalName().equals("Envelope")) {
+            var body = e.getElementsByTagNameNS(e.getNamespaceURI(), "Body").item(0);
+            Node first = body.getFirstChild();
+            while (first.getNodeType() != Node.ELEMENT_NODE) {
+                first = first.getNextSibling();
+            }
+            e = (Element) first;
+        }
+        var grammar = Judge.class.getClassLoader().getResource(schema);
+        if (grammar == null) {
+            throw new ClassNotFoundException(schema);
+        }
+        SchemaFactory.newInstance(XMLConstants.W3C_XML_SCHEMA_NS_URI).newSchema(grammar).newValidator().validate(new DOMSource(e));
+        if (factory.equals("-")) {
+            return e.getLocalName();
+        }
+        var context = JAXBContext.newInstance(Class.forName(factory));
+        return e.getLocalName() + "\t" + new ObjectMapper().writeValueAsString(JAXBIntrospector.getValue(context.createUnmarshaller().unmarshal(e)));
+    }
+
+    /** Reads JSON as a class; no field may be unknown to it. Tells what it means. */
+    private static String json(String type, String file) throws Exception {
+        var mapper = new ObjectMapper();
+        if (type.contains(".metadata.")) {
+            mapper.setPropertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE);
+        }
+        return new ObjectMapper().writeValueAsString(mapper.readValue(new File(file), Class.forName(type)));
+    }
+
     /** Tells what a security server would read out of the configuration. */
     private static String network(GlobalConfProvider conf) throws Exception {
         conf.verifyValidity();
@@ -140,6 +193,9 @@ public final class Judge {
         facts.add("management " + conf.getManagementRequestService() + " " + conf.getManagementRequestServiceAddress());
         facts.add("freshness " + conf.getOcspFreshnessSeconds());
         facts.add("timestamping " + conf.getTimestampingIntervalSeconds());
+        var extensions = conf.getGlobalConfExtensions();
+        facts.add("monitor " + extensions.getMonitoringClient());
+        facts.add("ocsp fetched every " + extensions.getOcspFetchInterval() + " s, next update verified: " + extensions.shouldVerifyOcspNextUpdate());
         return String.join("\t", facts);
     }
 }
