@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"kontor/gateway/fault"
+	"kontor/gateway/http1"
 	"kontor/gateway/message"
 	"kontor/gateway/serverconf"
 	"kontor/registry/globalconf"
@@ -106,12 +107,19 @@ func (b *Builtin) authorise(c *Call) error {
 	return err
 }
 
-// answerSelf has a built-in service answer.
-func (g *Gateway) answerSelf(ctx context.Context, t *target, out *http.Request) (*http.Response, error) {
-	if out.Body != nil {
-		defer out.Body.Close()
+// answerSelf has a built-in service answer what a service would be asked.
+func (g *Gateway) answerSelf(ctx context.Context, t *target, asked *http1.Request, body io.ReadCloser) (*http.Response, error) {
+	out := &http.Request{
+		Method: asked.Method, URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, ContentLength: asked.Length,
 	}
-	out.URL = &url.URL{Path: "/"}
+	for name, value := range asked.Fields {
+		out.Header[name] = append(out.Header[name], value)
+	}
+	if body != nil {
+		out.Body = body
+		defer body.Close()
+	}
 	if req := t.call.Request; req.SOAP == nil {
 		u, err := url.ParseRequestURI(req.Head.Target)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 
 	"kontor/gateway/fault"
+	"kontor/gateway/http1"
 	"kontor/gateway/serverconf"
 )
 
@@ -44,11 +45,10 @@ func (c *Call) Document(ctx context.Context, s *serverconf.Service) (*Document, 
 		same := func(code fault.Code) fault.Code { return code }
 		return connectFault("The server of the description of "+s.ID.LogString(), same, s.Timeout, context.Cause(ctx), err)
 	}
-	out := &http.Request{
-		Method: http.MethodGet, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"User-Agent": nil, "Accept": {"*/*"}},
-	}
-	resp, err := c.gateway.services.of(c.gateway, s).RoundTrip(out.WithContext(ctx))
+	resp, err := c.gateway.services.of(c.gateway, s).Do(ctx, target, &http1.Request{
+		Method: http.MethodGet, Target: target.RequestURI(),
+		Fields: func(yield func(name, value string) bool) { yield("Accept", "*/*") },
+	})
 	if err != nil {
 		return nil, server(err)
 	}

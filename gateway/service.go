@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"kontor/gateway/fault"
+	"kontor/gateway/http1"
 	"kontor/gateway/message"
 	"kontor/gateway/serverconf"
 	"kontor/gateway/tracing"
@@ -77,56 +79,81 @@ func overridesMethod(header string) bool {
 // byte, and redirects are answers like any other. from is the transport header
 // of the peer, hop the span of the call.
 func (g *Gateway) call(ctx context.Context, hop *tracing.Span, t *target, req *message.Request, from http.Header, content message.Content) (_ *http.Response, err error) {
-	out := &http.Request{
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"User-Agent": nil}, // nil: none is added
-	}
-	s := t.service
+	s, out := t.service, &http1.Request{}
+	var address *url.URL
 	if s != nil {
-		if out.URL, err = serviceURL(s.URL, req); err != nil {
+		if address, err = serviceURL(s.URL, req); err != nil {
 			return nil, err
 		}
-		out.Host = out.URL.Host
+		out.Target = address.RequestURI()
 	}
+	var body io.ReadCloser // nil: none
 	if req.SOAP != nil {
-		err = soapCall(out, req, from, content)
+		body, err = soapCall(out, req, from, content)
 	} else {
-		err = restCall(out, req, content.Body())
+		body, err = restCall(out, req, content.Body())
 	}
 	if err != nil {
 		return nil, err
 	}
+	if body != nil {
+		out.Body = body
+	}
 	if s == nil {
-		return g.answerSelf(ctx, t, out)
+		return g.answerSelf(ctx, t, out, body)
 	}
 	if hop != nil && !signedTrace(req) {
-		hop.Inject(out.Header)
+		out.Fields = withTrace(out.Fields, hop)
 	}
 	ctx, patience := newPatience(ctx)
 	patience.wait(s.Timeout)
-	resp, err := g.services.of(g, s).RoundTrip(out.WithContext(ctx))
+	resp, err := g.services.of(g, s).Do(ctx, address, out)
 	if err != nil {
 		defer patience.end()
+		if body != nil {
+			body.Close()
+		}
 		return nil, serviceFault(s, context.Cause(ctx), err)
 	}
-	resp.Body = &patientBody{resp.Body, patience, s.Timeout}
+	resp.Body = &serviceAnswer{patientBody{resp.Body, patience, s.Timeout}, body}
 	return resp, nil
 }
 
-// restCall makes a call of a REST service from a head and a body.
-func restCall(out *http.Request, req *message.Request, body *message.Body) (err error) {
+// restCall makes a call of a REST service from a head and a body. It returns what
+// must be closed after the call, nil if there is no body.
+func restCall(out *http1.Request, req *message.Request, body *message.Body) (io.ReadCloser, error) {
 	out.Method = req.Head.Method
-	for _, f := range req.Head.Fields {
-		out.Header[f.Name] = append(out.Header[f.Name], f.Value)
+	out.Fields = func(yield func(name, value string) bool) {
+		for _, f := range req.Head.Fields {
+			if !yield(f.Name, f.Value) {
+				return
+			}
+		}
 	}
 	if !body.Present() {
-		return nil
+		return nil, nil
 	}
-	if out.Body, err = body.Open(); err != nil {
-		return bodyFault(err)
+	opened, err := body.Open()
+	if err != nil {
+		return nil, bodyFault(err)
 	}
-	out.ContentLength = body.Size()
-	return nil
+	out.Length = body.Size()
+	return opened, nil
+}
+
+// serviceAnswer is the body of a service's answer; closing it ends the call.
+type serviceAnswer struct {
+	patientBody
+	request io.Closer // its body; nil: none
+}
+
+// Close implements io.Closer.
+func (a *serviceAnswer) Close() error {
+	err := a.patientBody.Close() // from now on, nobody reads the request's body
+	if a.request != nil {
+		err = errors.Join(err, a.request.Close())
+	}
+	return err
 }
 
 // serviceURL joins the service's URL and the path and query of the request,
@@ -181,7 +208,7 @@ func connectFault(who string, in func(fault.Code) fault.Code, timeout time.Durat
 // certificates decide whom to trust.
 type serviceClients struct {
 	mu    sync.Mutex
-	pools map[servicePool]*http.Transport
+	pools map[servicePool]*http1.Client
 }
 
 type servicePool struct {
@@ -189,31 +216,17 @@ type servicePool struct {
 	verify bool
 }
 
-func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http.Transport {
+func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http1.Client {
 	key := servicePool{s.ID.Owner(), s.VerifyTLS}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.pools[key]; t != nil {
-		return t
+	if client := c.pools[key]; client != nil {
+		return client
 	}
 	if c.pools == nil {
-		c.pools = map[servicePool]*http.Transport{}
+		c.pools = map[servicePool]*http1.Client{}
 	}
-	t := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: serviceConnectTimeout}).DialContext,
-		TLSHandshakeTimeout:    serviceConnectTimeout,
-		DisableCompression:     true, // what the service sent is what is signed
-		MaxIdleConnsPerHost:    256,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		WriteBufferSize:        8 << 10,
-		ReadBufferSize:         8 << 10,
-		TLSClientConfig:        g.conf.ServiceTLS(key.owner, key.verify),
-	}
-	c.pools[key] = t
-	return t
+	client := http1.NewClient(http1.ClientConfig{TLS: g.conf.ServiceTLS(key.owner, key.verify)})
+	c.pools[key] = client
+	return client
 }
-
-// serviceConnectTimeout bounds connecting to a service: a provider's own
-// network is near.
-const serviceConnectTimeout = 30 * time.Second

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"kontor/gateway/fault"
+	"kontor/gateway/http1"
 	"kontor/gateway/message"
 )
 
@@ -90,20 +91,23 @@ func readSOAPRequest(part message.Part, raw []byte, requestID string) (*message.
 }
 
 // soapCall makes a call of a SOAP service, from the peer's transport header and
-// its message.
-func soapCall(out *http.Request, req *message.Request, from http.Header, content message.Content) error {
+// its message. It returns what must be closed after the call.
+func soapCall(out *http1.Request, req *message.Request, from http.Header, content message.Content) (io.ReadCloser, error) {
 	body, err := message.NewHTTPBody(from.Get("X-Original-Content-Type"), req.SOAP, req.Raw, content)
 	if err != nil {
-		return bodyFault(err)
+		return nil, bodyFault(err)
 	}
-	if out.Body, err = body.Open(); err != nil {
-		return bodyFault(err)
+	opened, err := body.Open()
+	if err != nil {
+		return nil, bodyFault(err)
 	}
-	out.Method, out.ContentLength = http.MethodPost, body.Size
-	out.Header["Content-Type"] = []string{body.ContentType}
-	out.Header["SOAPAction"] = []string{from.Get("X-Original-Soapaction")}
-	out.Header["Accept-Encoding"] = []string{""}
-	return nil
+	out.Method, out.Length = http.MethodPost, body.Size
+	out.Fields = func(yield func(name, value string) bool) {
+		_ = yield("Content-Type", body.ContentType) &&
+			yield("SOAPAction", from.Get("X-Original-Soapaction")) &&
+			yield("Accept-Encoding", "")
+	}
+	return opened, nil
 }
 
 // readServiceSOAP reads the envelope of a service's answer and puts the request

@@ -3,7 +3,9 @@
 package gateway
 
 import (
+	"iter"
 	"net/http"
+	"strings"
 	"time"
 
 	"kontor/gateway/message"
@@ -27,6 +29,27 @@ func signedTrace(req *message.Request) bool {
 	}
 	_, ok := req.Head.Get(headerTraceParent)
 	return ok
+}
+
+// withTrace adds the trace context of a span to the header of a call, in place of
+// any other.
+func withTrace(fields iter.Seq2[string, string], span *tracing.Span) iter.Seq2[string, string] {
+	trace := http.Header{}
+	span.Inject(trace)
+	return func(yield func(name, value string) bool) {
+		for name, value := range fields {
+			if !strings.EqualFold(name, "tracestate") && !yield(name, value) {
+				return
+			}
+		}
+		for name, values := range trace {
+			for _, value := range values {
+				if !yield(name, value) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // continueTrace begins the span of a peer's request. Its context is that of the

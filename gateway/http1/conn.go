@@ -30,6 +30,7 @@ type Conn struct {
 	certs []*x509.Certificate
 	watch watch
 	abort func() // breaks reads and writes
+	spare [1]byte
 
 	// Of the pool.
 	keep   func() // gives it back; nil: it has no pool
@@ -49,7 +50,21 @@ func NewConn(conn net.Conn) *Conn {
 	return c
 }
 
-func (c *Conn) alive() bool { return c.watch.alive() }
+// alive tells whether an idle connection can be used again, as far as can be
+// known without sending anything.
+func (c *Conn) alive() bool {
+	if !c.watch.alive() {
+		return false
+	}
+	if c.conn == c.raw {
+		return true
+	}
+	// TLS may have read ahead, and has the server's farewell.
+	c.raw.SetReadDeadline(past)
+	_, err := c.conn.Read(c.spare[:])
+	c.raw.SetReadDeadline(time.Time{})
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
 
 // Certificates returns what the server presented, its own first.
 func (c *Conn) Certificates() []*x509.Certificate { return c.certs }
@@ -352,6 +367,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case err != nil:
 		x.failed = true
 		err = fmt.Errorf("read response: %w", err)
+		if x.ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(x.ctx), err)
+		}
 	}
 	return n, err
 }
