@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +60,7 @@ func TestLiveBodies(t *testing.T) {
 
 // TestLiveBatches lets both sides sign several messages at once.
 func TestLiveBatches(t *testing.T) {
-	classes(t)
+	j := newJudge(t)
 	n := testnet.Start(t, testnet.Options{})
 	x := becomeXRoad(t, n)
 	x.sign("slowly") // what comes meanwhile is signed together
@@ -68,6 +69,7 @@ func TestLiveBatches(t *testing.T) {
 	for _, w := range ways(n) {
 		t.Run(w.name, func(t *testing.T) {
 			const many = 16
+			j := &judge{t, j.in, j.out}
 			shared, attempt := map[string]int{}, 0
 			testnet.Eventually(t, func() error {
 				attempt++
@@ -88,10 +90,12 @@ func TestLiveBatches(t *testing.T) {
 					})
 				}
 				all.Wait()
+				conf := verificationConf(t, n)
 				for i := range many {
-					for j, p := range w.n.Proofs(w.n.A, testnet.Portal, w.id(name(i))) {
+					for k, p := range w.n.Proofs(w.n.A, testnet.Portal, w.id(name(i))) {
+						j.must("container", conf, write(t, filepath.Join(t.TempDir(), "evidence.asice"), p.File))
 						if batched(p) {
-							shared[[]string{"request", "response"}[j%2]]++
+							shared[[]string{"request", "response"}[k]]++
 						}
 					}
 				}

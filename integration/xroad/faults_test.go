@@ -98,6 +98,22 @@ func TestLiveFaults(t *testing.T) {
 	})
 }
 
+// TestLiveFaultsOfNetworks compares what is said of a peer that is not there.
+func TestLiveFaultsOfNetworks(t *testing.T) {
+	classes(t)
+	n := testnet.Start(t, testnet.Options{})
+	x := becomeXRoad(t, n)
+	provide(n)
+	asks, asked := ways(n)[0], ways(n)[1]
+	n.A.Stop()
+	asked.restFault(t, asked.provider+"/persons", "server.clientproxy.network_error", "")
+	asked.soapFault(t, asked.provider+"/soap", "server.clientproxy.network_error", "")
+	n.A.Restart(nil)
+	x.stop()
+	asks.restFault(t, asks.provider+"/persons", "server.clientproxy.network_error", "")
+	asks.soapFault(t, asks.provider+"/soap", "server.clientproxy.network_error", "")
+}
+
 // TestLiveFaultStyle shows a client of X-Road's what a gateway says that spells
 // codes as servers did before X-Road 7.8.
 func TestLiveFaultStyle(t *testing.T) {

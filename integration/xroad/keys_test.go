@@ -89,7 +89,7 @@ func rekey(t *testing.T, n *testnet.Network, authority *ca.CA, g *testnet.Gatewa
 
 // TestLiveKeys lets both sides call each other with keys of other kinds.
 func TestLiveKeys(t *testing.T) {
-	classes(t)
+	j := newJudge(t)
 	const auth, sign = pki.Authentication, pki.Signing
 	for _, tt := range []struct {
 		name         string
@@ -113,16 +113,19 @@ func TestLiveKeys(t *testing.T) {
 			provide(n)
 			exchanges(t, n)
 
-			// These were the keys.
+			// These were the keys, and verifiers know them, too.
+			conf := verificationConf(t, n)
+			j := &judge{t, j.in, j.out}
 			for i, w := range ways(n) {
-				for j, p := range w.evidence(t, w.id("post"), 1) {
+				for k, p := range w.evidence(t, w.id("post"), 1) {
 					want := "Test CA"
-					if i != j || tt.ours != nil {
+					if i != k || tt.ours != nil {
 						want = string(tt.authority) + " CA"
 					}
 					if !strings.Contains(p.Report.Authority, want) {
-						t.Errorf("%s: signature %d is of a key certified by %q", w.name, j, p.Report.Authority)
+						t.Errorf("%s: signature %d is of a key certified by %q", w.name, k, p.Report.Authority)
 					}
+					j.must("container", conf, write(t, filepath.Join(t.TempDir(), "evidence.asice"), p.File))
 				}
 				want := tt.ours[auth]
 				if i == 1 {

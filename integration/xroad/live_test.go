@@ -29,7 +29,7 @@ import (
 // xroad is a security server of X-Road.
 type xroad struct {
 	t     *testing.T
-	in    io.Writer
+	in    io.WriteCloser
 	words chan string // closed at its end
 }
 
@@ -100,9 +100,7 @@ func becomeXRoad(t *testing.T, n *testnet.Network, settings ...string) *xroad {
 		t.Fatal(err)
 	}
 	x := &xroad{t, in, make(chan string, 1)}
-	ended := make(chan struct{})
 	go func() {
-		defer close(ended)
 		defer close(x.words)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			if w := lines.Text(); w == "ready" || w == "done" {
@@ -111,12 +109,20 @@ func becomeXRoad(t *testing.T, n *testnet.Network, settings ...string) *xroad {
 		}
 	}()
 	t.Cleanup(func() {
-		_ = in.Close() // it ends with its input, or has ended with the context
-		<-ended
+		x.stop()
 		_ = cmd.Wait()
 	})
 	x.hear("ready")
 	return x
+}
+
+// stop ends the proxies, which end with their input or with the context. They
+// may be stopped again.
+func (x *xroad) stop() {
+	_ = x.in.Close()
+	for range x.words {
+		continue
+	}
 }
 
 // sign tells how to sign from now on: "well", "badly" or "slowly".
