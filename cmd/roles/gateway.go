@@ -524,6 +524,11 @@ func registerState(r *prometheus.Registry, messages *msglog.Log, global *globalc
 		}
 		return 0
 	})
+	count := func(name, help string, value func() uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	count("kontor_signatures_total", "Signatures made.", func() uint64 { n, _ := keys.Counts(); return n })
+	count("kontor_signed_messages_total", "Messages signed: how many per signature tells how they share them.", func() uint64 { _, n := keys.Counts(); return n })
 	gauge("kontor_keys_unusable", "Certificates of this gateway that cannot be used now.", func() float64 {
 		n := 0
 		for _, k := range keys.Status() {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kontor/pki/asic"
@@ -55,6 +56,7 @@ const (
 // those who came while it signed.
 type press struct {
 	batching Batching
+	counts   *counts
 
 	mu      sync.Mutex // guards the fields below
 	leading bool
@@ -71,7 +73,7 @@ type job struct {
 // sign fills in the evidence of j, or its error.
 func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
 	if p.batching == Never {
-		signTogether(c, []*job{j}, now())
+		p.signTogether(c, []*job{j}, now())
 		return
 	}
 	p.mu.Lock()
@@ -100,7 +102,7 @@ func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
 	p.waiting = slices.Delete(p.waiting, 0, n)
 	p.mu.Unlock()
 
-	signTogether(c, batch, now())
+	p.signTogether(c, batch, now())
 	for _, other := range batch[1:] {
 		other.woken <- false
 	}
@@ -115,9 +117,18 @@ func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
 	next.woken <- true
 }
 
+// counts are what a Signer made since it started.
+type counts struct{ signatures, messages atomic.Uint64 }
+
+// Counts returns how many signatures were made since the start, and for how
+// many messages.
+func (s *Signer) Counts() (signatures, messages uint64) {
+	return s.counts.signatures.Load(), s.counts.messages.Load()
+}
+
 // signTogether gives the jobs one signature: the plain form for one message
 // without attachments, else the hash-chain form.
-func signTogether(c *xades.Credentials, jobs []*job, at time.Time) {
+func (p *press) signTogether(c *xades.Credentials, jobs []*job, at time.Time) {
 	first := jobs[0].evidence
 	ref := xades.Reference{URI: xades.URIMessage, DigestMethod: xades.DigestSHA512, Digest: first.Message[:]}
 	var chains [][]byte
@@ -135,6 +146,8 @@ func signTogether(c *xades.Credentials, jobs []*job, at time.Time) {
 	var signature []byte
 	if err == nil {
 		signature, err = xades.Sign(c, ref, at)
+		p.counts.signatures.Add(1)
+		p.counts.messages.Add(uint64(len(jobs)))
 	}
 	for i, j := range jobs {
 		if err != nil {

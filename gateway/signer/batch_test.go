@@ -65,6 +65,10 @@ func TestBatching(t *testing.T) {
 					t.Errorf("the evidence of message %d holds for another one", i)
 				}
 			}
+			made, signed := s.Counts()
+			if made != uint64(len(signatures))+1 || signed != messages+1 { // and the first message
+				t.Errorf("counted %d signatures of %d messages", made, signed)
+			}
 			if fewer := len(signatures) < messages; fewer != tt.wantFewer {
 				t.Errorf("%d messages have %d signatures", messages, len(signatures))
 			}

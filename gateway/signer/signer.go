@@ -91,6 +91,7 @@ type Signer struct {
 	now      func() time.Time
 	log      *zap.Logger
 	flights  singleflight.Group // of fetches, by certificate
+	counts   counts
 
 	mu        sync.RWMutex
 	chosen    choices
@@ -249,7 +250,7 @@ func (s *Signer) choose(ctx context.Context, view *globalconf.View, member id.Me
 			}
 			return &credentials{
 				xades: &xades.Credentials{Key: key.Signer(), Cert: tc.Cert, Intermediates: p.certs[1:], OCSP: p.ocsp},
-				press: &press{batching: s.batching},
+				press: &press{batching: s.batching, counts: &s.counts},
 				until: p.until,
 			}, nil
 		}
