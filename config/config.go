@@ -66,6 +66,7 @@ func (p *problems) add(key, format string, args ...any) {
 
 // role is what every configuration struct can do.
 type role interface {
+	name() string
 	defaults()
 	validate(*problems)
 }
@@ -98,6 +99,9 @@ func load(file string, cfg role) error {
 		walk(doc.Content[0], "", known, lines, &found)
 	}
 	if len(found.list) > 0 {
+		if other := roleOf(doc.Content[0], cfg); other != "" {
+			found.list = []Problem{{Text: fmt.Sprintf("this is a configuration of %s, not of %s; name another file, or use the commands of that role", other, cfg.name())}}
+		}
 		return &Error{file, found.list}
 	}
 
@@ -166,6 +170,19 @@ func walk(n *yaml.Node, prefix string, known []string, lines map[string]int, fou
 			found.list = append(found.list, Problem{Line: k.Line, Key: path, Text: "unknown key" + suggestion(path, known)})
 		}
 	}
+}
+
+// roleOf returns the name of another role than cfg's if the document has keys of
+// that one only, and none it has twice.
+func roleOf(doc *yaml.Node, cfg role) string {
+	for _, other := range []role{new(Gateway), new(Registry), new(Mirror), new(Trust)} {
+		var found problems
+		walk(doc, "", keys(reflect.TypeOf(other).Elem(), ""), map[string]int{}, &found)
+		if len(found.list) == 0 && other.name() != cfg.name() {
+			return other.name()
+		}
+	}
+	return ""
 }
 
 // suggestion names the known key that looks most like the unknown one.

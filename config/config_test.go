@@ -132,6 +132,34 @@ func TestEveryProblemIsListed(t *testing.T) {
 	}
 }
 
+// A file of another role is one problem, not one for each of its keys.
+func TestAnotherRole(t *testing.T) {
+	t.Parallel()
+	load := map[string]func(string) error{
+		"gateway":  func(f string) error { _, err := config.LoadGateway(f); return err },
+		"registry": func(f string) error { _, err := config.LoadRegistry(f); return err },
+		"mirror":   func(f string) error { _, err := config.LoadMirror(f); return err },
+		"trust":    func(f string) error { _, err := config.LoadTrust(f); return err },
+	}
+	names := map[string]string{"gateway": "a gateway", "registry": "a registry", "mirror": "a mirror", "trust": "trust services"}
+	for wanted := range load {
+		for given := range load {
+			if given == wanted {
+				continue
+			}
+			err := load[wanted]("../deploy/" + given + ".yaml")
+			var e *config.Error
+			if want := "this is a configuration of " + names[given] + ", not of " + names[wanted]; !errors.As(err, &e) || len(e.Problems) != 1 || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s for %s: %v", given, wanted, err)
+			}
+		}
+	}
+	// What fits no role is told key by key.
+	if _, err := config.LoadGateway(write(t, "instance: DEV\nservre: x\n")); err == nil || !strings.Contains(err.Error(), "servre: unknown key; did you mean server?") {
+		t.Error(err)
+	}
+}
+
 func TestRegistryStore(t *testing.T) {
 	t.Parallel()
 	const head = "instance: DEV\naddress: registry.example\n"

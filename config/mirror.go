@@ -37,6 +37,8 @@ func LoadMirror(file string) (*Mirror, error) {
 	return c, nil
 }
 
+func (c *Mirror) name() string { return "a mirror" }
+
 func (c *Mirror) defaults() {
 	c.Anchor = "/etc/kontor/anchor.xml"
 	c.DataDir = "/var/lib/kontor/mirror"

@@ -129,6 +129,8 @@ func LoadGateway(file string) (*Gateway, error) {
 	return c, nil
 }
 
+func (c *Gateway) name() string { return "a gateway" }
+
 func (c *Gateway) defaults() {
 	c.DataDir = "/var/lib/kontor/gateway"
 	c.PINFile = "/etc/kontor/gateway.pin"
@@ -324,6 +326,8 @@ func LoadRegistry(file string) (*Registry, error) {
 	return c, nil
 }
 
+func (c *Registry) name() string { return "a registry" }
+
 func (c *Registry) defaults() {
 	c.DataDir = "/var/lib/kontor/registry"
 	c.PINFile = "/etc/kontor/registry.pin"
@@ -416,6 +420,8 @@ func LoadTrust(file string) (*Trust, error) {
 	}
 	return c, nil
 }
+
+func (c *Trust) name() string { return "trust services" }
 
 func (c *Trust) defaults() {
 	c.DataDir = "/var/lib/kontor/trust"

@@ -150,9 +150,6 @@ type callResult struct {
 }
 
 func (o *call) run(ctx context.Context, in io.Reader, out io.Writer, hasData bool) error {
-	if o.output != "table" && o.output != "json" {
-		return usageError{fmt.Errorf("unknown output %q; use table or json", o.output)}
-	}
 	if err := o.settle(); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func newGateway() *cobra.Command {
 		c.Flags().StringVar(&file, "config", "/etc/kontor/gateway.yaml", "configuration file")
 		return c
 	}
-	load := func() (*config.Gateway, error) { return config.LoadGateway(file) }
+	load := func() (*config.Gateway, error) { return loadConfig(config.LoadGateway, file, "gateway") }
 
 	var profile, memberName, dnsName, country, algorithm string
 	initialise := withConfig(&cobra.Command{
@@ -111,7 +111,7 @@ again.`,
 	})
 	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))
 	backup := backupCommands("gateway", func(file string) (*roles.BackupSet, error) {
-		cfg, err := config.LoadGateway(file)
+		cfg, err := loadConfig(config.LoadGateway, file, "gateway")
 		if err != nil {
 			return nil, err
 		}

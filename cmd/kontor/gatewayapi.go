@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,16 +35,16 @@ func (g *gatewayFlags) flags(c *cobra.Command) {
 
 // local reads the configuration of a gateway on this machine.
 func (g *gatewayFlags) local() (*config.Gateway, error) {
-	cfg, err := config.LoadGateway(g.config)
+	cfg, err := loadConfig(config.LoadGateway, g.config, "gateway")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w; give --config, or --url, --key-file and --cert for a gateway elsewhere", err)
+		err = fmt.Errorf("%w. A gateway elsewhere is named by --url, --key-file and --cert", err)
 	}
 	return cfg, err
 }
 
 // client returns a client for the administration API.
 func (g *gatewayFlags) client() (*admin.Client, error) {
-	url, keyFile, certFile := g.url, g.keyFile, g.cert
+	url, access := g.url, apiAccess{role: "gateway", key: g.keyFile, cert: g.cert, byFlags: true, keyMade: "kontor gateway apikey create", mine: "internal.pem"}
 	if url == "" {
 		cfg, err := g.local()
 		if err != nil {
@@ -54,22 +53,14 @@ func (g *gatewayFlags) client() (*admin.Client, error) {
 		if cfg.Listen.Admin == "" {
 			return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the gateway", g.config)
 		}
-		url, keyFile = "https://"+reachable(cfg.Listen.Admin), roles.AdminKeyFile(cfg)
-		certFile, _ = roles.InternalTLSFiles(cfg)
+		url, access.key, access.byFlags = "https://"+reachable(cfg.Listen.Admin), roles.AdminKeyFile(cfg), false
+		access.cert, _ = roles.InternalTLSFiles(cfg)
 	}
-	key, err := roles.Secret(keyFile, "administration key")
+	key, pin, err := access.read()
 	if err != nil {
 		return nil, err
 	}
-	der, err := roles.ReadDER(certFile, "CERTIFICATE")
-	if err != nil {
-		return nil, err
-	}
-	pin, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return admin.NewClient(url, string(key), pin), nil
+	return admin.NewClient(url, key, pin), nil
 }
 
 // run makes what a command does from a function that needs the API.

@@ -20,7 +20,7 @@ func newMirror() *cobra.Command {
 		c.Flags().StringVar(&file, "config", "/etc/kontor/mirror.yaml", "configuration file")
 		return c
 	}
-	load := func() (*config.Mirror, error) { return config.LoadMirror(file) }
+	load := func() (*config.Mirror, error) { return loadConfig(config.LoadMirror, file, "registry mirror") }
 
 	var algorithm string
 	initialise := withConfig(&cobra.Command{

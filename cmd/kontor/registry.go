@@ -20,7 +20,7 @@ func newRegistry() *cobra.Command {
 		c.Flags().StringVar(&file, "config", "/etc/kontor/registry.yaml", "configuration file")
 		return c
 	}
-	load := func() (*config.Registry, error) { return config.LoadRegistry(file) }
+	load := func() (*config.Registry, error) { return loadConfig(config.LoadRegistry, file, "registry") }
 
 	var algorithm string
 	var join, replace, move bool
@@ -128,7 +128,7 @@ configuration is applied; a file that is not acceptable changes nothing.`,
 		},
 	})
 	backup := backupCommands("registry", func(file string) (*roles.BackupSet, error) {
-		cfg, err := config.LoadRegistry(file)
+		cfg, err := loadConfig(config.LoadRegistry, file, "registry")
 		if err != nil {
 			return nil, err
 		}

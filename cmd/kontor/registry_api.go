@@ -3,11 +3,12 @@
 package main
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -30,9 +31,6 @@ type registryAPI struct {
 func (a *registryAPI) command(use, short, example string, check cobra.PositionalArgs, run func(*cobra.Command, *admin.Client, []string) error) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Args: args(check), Example: example, ValidArgsFunction: cobra.NoFileCompletions}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if a.output != "table" && a.output != "json" {
-			return usageError{fmt.Errorf("unknown output %q; use table or json", a.output)}
-		}
 		client, err := a.client()
 		if err != nil {
 			return err
@@ -65,34 +63,26 @@ func (a *registryAPI) remove(use, short, example string, check cobra.PositionalA
 
 // client returns a client for the registry that the flags name.
 func (a *registryAPI) client() (*admin.Client, error) {
-	if a.url != "" {
-		return newRegistryClient(a.url, a.keyFile, a.cert)
+	url, access := a.url, apiAccess{role: "registry", key: a.keyFile, cert: a.cert, byFlags: true, keyMade: "kontor registry key add", mine: "admin.pem"}
+	if url == "" {
+		cfg, err := loadConfig(config.LoadRegistry, a.config, "registry")
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w. A registry elsewhere is named by --url, --key-file and --cert", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if cfg.Listen.Admin == "" {
+			return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the registry", a.config)
+		}
+		url, access.key, access.byFlags = "https://"+reachable(cfg.Listen.Admin), roles.RegistryKeyFile(cfg), false
+		access.cert, _ = roles.RegistryTLSFiles(cfg)
 	}
-	cfg, err := config.LoadRegistry(a.config)
-	if err != nil {
-		return nil, fmt.Errorf("%w\nName the registry's configuration with --config, or a registry elsewhere with --url, --key-file and --cert", err)
-	}
-	if cfg.Listen.Admin == "" {
-		return nil, fmt.Errorf("%s: listen.admin is off; set an address and restart the registry", a.config)
-	}
-	cert, _ := roles.RegistryTLSFiles(cfg)
-	return newRegistryClient("https://"+reachable(cfg.Listen.Admin), roles.RegistryKeyFile(cfg), cert)
-}
-
-func newRegistryClient(url, keyFile, certFile string) (*admin.Client, error) {
-	key, err := roles.Secret(keyFile, "API key")
-	if err != nil {
-		return nil, err
-	}
-	der, err := roles.ReadDER(certFile, "CERTIFICATE")
+	key, pin, err := access.read()
 	if err != nil {
 		return nil, err
 	}
-	pin, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", certFile, err)
-	}
-	return admin.NewClient(url, string(key), pin), nil
+	return admin.NewClient(url, key, pin), nil
 }
 
 // terms are the conditions of a change; etag may be empty.

@@ -31,7 +31,7 @@ func newTrust() *cobra.Command {
 		c.Flags().StringVar(&file, "config", "/etc/kontor/trust.yaml", "configuration file")
 		return c
 	}
-	load := func() (*config.Trust, error) { return config.LoadTrust(file) }
+	load := func() (*config.Trust, error) { return loadConfig(config.LoadTrust, file, "trust") }
 
 	var name, instance, algorithm string
 	initialise := withConfig(&cobra.Command{
@@ -161,7 +161,7 @@ func newTrust() *cobra.Command {
 
 	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))
 	backup := backupCommands("trust", func(file string) (*roles.BackupSet, error) {
-		cfg, err := config.LoadTrust(file)
+		cfg, err := loadConfig(config.LoadTrust, file, "trust")
 		if err != nil {
 			return nil, err
 		}

@@ -12,10 +12,12 @@ import (
 	"strings"
 )
 
-// Secret reads a PIN or passphrase from a file that only its owner may read.
+// Secret reads a PIN, passphrase or API key from a file that only its owner may
+// read. key is what named the file, for errors: a key of the configuration, which
+// ends in _file, or words.
 func Secret(file, key string) ([]byte, error) {
 	info, err := os.Stat(file)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) && strings.HasSuffix(key, "_file") {
 		return nil, fmt.Errorf("%s: %w; the role's init command makes it, or name the right file", key, err)
 	}
 	if err != nil {

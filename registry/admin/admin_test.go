@@ -339,7 +339,7 @@ func TestAPIKeys(t *testing.T) {
 	problem(t, alice.DeleteAPIKey(ctx, "", "root"), 404, guard.CodeUnknown, "no API key of this name")
 	problem(t, alice.DeleteAPIKey(ctx, "", "alice"), 409, guard.CodeInUse, "add another key")
 	_, err = w.client().Status(ctx)
-	problem(t, err, 401, guard.CodeKeyNeeded, "X-Road-ApiKey")
+	problem(t, err, 401, guard.CodeKeyNeeded, "does not know the API key")
 	for _, name := range []string{"admin-keys.json", "audit.jsonl"} {
 		if b := must(os.ReadFile(w.path(name))); bytes.Contains(b, []byte(made.Secret)) {
 			t.Errorf("%s holds an API key", name)

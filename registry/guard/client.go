@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -47,7 +48,7 @@ func NewClient(url, key, what string, pin *x509.Certificate) *Client {
 			InsecureSkipVerify: true, // replaced by the pin
 			VerifyConnection: func(cs tls.ConnectionState) error {
 				if len(cs.PeerCertificates) == 0 || !cs.PeerCertificates[0].Equal(pin) {
-					return fmt.Errorf("the server is not the %s whose certificate was given", what)
+					return errStranger
 				}
 				return nil
 			},
@@ -121,11 +122,18 @@ func (c *Client) send(ctx context.Context, r Request, body []byte) (*http.Respon
 	}
 	req.Header.Set("Authorization", "X-Road-ApiKey token="+c.key)
 	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("the administration API of the %s does not answer: %w", c.what, err)
+	switch {
+	case err == nil:
+		return resp, nil
+	case errors.Is(err, errStranger):
+		return nil, fmt.Errorf("what answers at %s is not the %s whose certificate was given; if that has a new one, take it from there", c.url, c.what)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("the administration API of the %s does not answer: %w; does the %s run, and is this the address of its listen.admin?", c.what, err, c.what)
 	}
-	return resp, nil
+	return nil, fmt.Errorf("the administration API of the %s does not answer: %w", c.what, err)
 }
+
+var errStranger = errors.New("another certificate")
 
 // problem reads why a call was refused.
 func (c *Client) problem(resp *http.Response) error {
@@ -138,6 +146,15 @@ func (c *Client) problem(resp *http.Response) error {
 	}
 	if err != nil || p.Detail == "" {
 		return fmt.Errorf("the %s answered with status %d", c.what, resp.StatusCode)
+	}
+	// Some remedies are for those who write requests; the caller did not.
+	switch {
+	case p.Code == CodeKeyNeeded:
+		p.Detail, p.Remedy = fmt.Sprintf("the %s does not know the API key", c.what), "it may have been deleted there, or be that of another server; have a new one made"
+	case p.Status == http.StatusNotFound && p.Detail == nothingHere:
+		p.Detail, p.Remedy = fmt.Sprintf("the %s does not know this call", c.what), "it is of another version than this program; update the older one"
+	case p.Remedy == seeSchema:
+		p.Remedy = "correct that and repeat the call"
 	}
 	return p
 }

@@ -81,6 +81,12 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType makes huma send it as a problem document.
 func (p *Problem) ContentType(string) string { return problemType }
 
+// Texts that the client puts into other words.
+const (
+	seeSchema   = "see /openapi.json for what the operation takes"
+	nothingHere = "there is nothing at this path"
+)
+
 const problemType = "application/problem+json"
 
 // codes are the codes of problems that huma finds.
@@ -115,7 +121,7 @@ func ProblemOf(m *huma.ErrorModel) *Problem {
 		}
 	}
 	if code == CodeInvalid || code == CodeMalformed {
-		p.Remedy = "see /openapi.json for what the operation takes"
+		p.Remedy = seeSchema
 	}
 	return p
 }
@@ -149,7 +155,7 @@ func Routed(mux *http.ServeMux) http.Handler {
 			WriteProblem(w, NewProblem(probe.status, CodeMethod, fmt.Sprintf("%s is not possible here", r.Method), "use one of "+w.Header().Get("Allow")))
 			return
 		}
-		WriteProblem(w, NewProblem(http.StatusNotFound, CodeUnknown, "there is nothing at this path", "see /openapi.json for all operations"))
+		WriteProblem(w, NewProblem(http.StatusNotFound, CodeUnknown, nothingHere, "see /openapi.json for all operations"))
 	})
 }
 
