@@ -9,6 +9,10 @@
 // block a second. What does not fit is counted and lost. A crash loses what was
 // added since the last block, at most a second of records.
 //
+// Anyone can have requests refused, even a peer that is not authenticated. Their
+// records get a quarter of the buffer and a quarter of each segment, so that
+// nobody pushes out what tells of exchanges that took place.
+//
 // Records are in segment files that are only appended to, the oldest of which
 // go when they are too old or all are too large. They are no evidence: that is
 // the message log's.
@@ -84,7 +88,7 @@ func (c Config) withDefaults() Config {
 // Stats count since the store was opened, but for what they say is there now.
 type Stats struct {
 	Stored   uint64    // records written
-	Lost     uint64    // records that found the buffer full, or could not be written
+	Lost     uint64    // records that found the buffer or the share of refused requests full, or could not be written
 	Bytes    int64     // size of the segment files now
 	Segments int       // number of them now
 	Oldest   time.Time // of the oldest record now; zero if there is none
@@ -99,6 +103,7 @@ type Store struct {
 	waiting struct {
 		sync.Mutex
 		records []Record
+		refused int // of them
 		lost    uint64
 	}
 	// The writer's own.
@@ -106,12 +111,15 @@ type Store struct {
 	enc   encoder
 	block []byte
 	file  *os.File // of the last segment; nil before the first write
+	// Bytes of records of refused requests in the last segment and in the block
+	// that is being made.
+	refused, refusedNow int64
 
 	mu       sync.Mutex // guards what follows
 	segments []segment  // by their numbers
 	next     uint64     // number of the next segment
 	stored   uint64
-	lost     uint64 // by failed writes
+	lost     uint64 // by failed writes, or because the share of refused requests was full
 	failed   bool   // the last write failed; it is logged once
 }
 
@@ -199,12 +207,16 @@ func (s *Store) Add(r *Record) {
 	w := &s.waiting
 	w.Lock()
 	n := len(w.records)
-	if n == s.cfg.Buffer {
+	refused := r.refused()
+	if n == s.cfg.Buffer || refused && w.refused >= refusedShare(s.cfg.Buffer) {
 		w.lost++
 		w.Unlock()
 		return
 	}
 	w.records = append(w.records, *r)
+	if refused {
+		w.refused++
+	}
 	w.Unlock()
 	if n == s.cfg.Buffer/2 {
 		s.Wake()
@@ -240,7 +252,7 @@ func (s *Store) flush() {
 	w := &s.waiting
 	w.Lock()
 	records := w.records
-	w.records = s.spare[:0]
+	w.records, w.refused = s.spare[:0], 0
 	w.Unlock()
 	now := s.cfg.Now()
 	if len(records) > 0 {
@@ -267,18 +279,38 @@ func (s *Store) write(records []Record, now time.Time) {
 		if r.ServerType == Producer && !r.Service.IsZero() {
 			s.health.add(r, now)
 		}
-		w := r.row()
-		s.enc.add(&w)
-		if i+1 == len(records) || s.enc.n == blockRecords || len(s.enc.body) > blockBytes {
+		if refused := r.refused(); !refused || s.refused+s.refusedNow < refusedShare(s.segmentBytes()) {
+			before := len(s.enc.body)
+			w := r.row()
+			s.enc.add(&w)
+			if refused {
+				s.refusedNow += int64(len(s.enc.body) - before)
+			}
+		} else {
+			s.mu.Lock()
+			s.lost++
+			s.mu.Unlock()
+		}
+		if s.enc.n > 0 && (i+1 == len(records) || s.enc.n == blockRecords || len(s.enc.body) > blockBytes) {
 			s.writeBlock(now)
 		}
 	}
 }
 
+// refused reports whether the request was refused before anybody was asked.
+func (r *Record) refused() bool { return !r.Succeeded && r.RequestOut == 0 }
+
+// refusedShare is what refused requests may take of so much room.
+func refusedShare[N int | int64](room N) N { return room / 4 }
+
+// segmentBytes is the size of a segment: a sixteenth of what is kept.
+func (s *Store) segmentBytes() int64 { return s.cfg.MaxBytes / 16 }
+
 func (s *Store) writeBlock(now time.Time) {
 	n := uint64(s.enc.n)
 	s.block = s.enc.appendBlock(s.block[:0], now.Unix())
 	err := s.append(s.block, now.Unix())
+	s.refused, s.refusedNow = s.refused+s.refusedNow, 0
 	s.mu.Lock()
 	if err == nil {
 		s.stored += n
@@ -302,7 +334,7 @@ func (s *Store) append(block []byte, second int64) error {
 	}
 	s.mu.Unlock()
 	// A segment holds a sixteenth of what is kept, in bytes and in time.
-	full := last.size+int64(len(block)) > s.cfg.MaxBytes/16 || second-last.first > int64(s.cfg.Keep.Seconds()/16)
+	full := last.size+int64(len(block)) > s.segmentBytes() || second-last.first > int64(s.cfg.Keep.Seconds()/16)
 	if s.file == nil || full || second < last.last {
 		if err := s.rotate(); err != nil {
 			return err
@@ -342,7 +374,7 @@ func (s *Store) rotate() error {
 	if _, err := f.WriteString(magic); err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	s.file = f
+	s.file, s.refused = f, 0
 	return nil
 }
 

@@ -198,7 +198,7 @@ func ids(t testing.TB, s *opmonitor.Store, q opmonitor.Query) (found string, nex
 // add adds a record of every id and writes them.
 func add(s *opmonitor.Store, names string) {
 	for name := range strings.FieldsSeq(names) {
-		s.Add(&opmonitor.Record{MessageID: name})
+		s.Add(&opmonitor.Record{MessageID: name, Succeeded: true})
 	}
 	s.Flush()
 }
@@ -549,7 +549,7 @@ func TestFull(t *testing.T) {
 	t.Parallel()
 	s, _ := open(t, opmonitor.Config{Buffer: 3})
 	for i := range 5 {
-		s.Add(&opmonitor.Record{MessageID: fmt.Sprint(i)})
+		s.Add(&opmonitor.Record{MessageID: fmt.Sprint(i), Succeeded: true})
 	}
 	s.Flush()
 	add(s, "5")
@@ -557,6 +557,40 @@ func TestFull(t *testing.T) {
 		t.Errorf("of five, three fit: %q", got)
 	}
 	if st := s.Stats(); st.Lost != 2 || st.Stored != 4 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A flood of refused requests pushes out no record of an exchange that took
+// place, neither while they wait nor from the files.
+func TestRefusedRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	s, c := open(t, opmonitor.Config{MaxBytes: 64 << 10, Buffer: 400})
+	flood := func(n int) {
+		for i := range n {
+			s.Add(&opmonitor.Record{ServerType: opmonitor.Producer, MessageID: fmt.Sprintf("x%0200d", i), FaultCode: "server.serverproxy.ssl_authentication_failed"})
+		}
+	}
+	const exchanges = 150
+	for i := range exchanges {
+		c.Time = start.Add(time.Duration(i) * time.Second)
+		flood(500) // more than the buffer holds
+		s.Add(&opmonitor.Record{ServerType: opmonitor.Producer, MessageID: fmt.Sprintf("%0200d", i), Succeeded: i%2 == 0, RequestOut: opmonitor.Millis(c.Time)})
+		s.Flush()
+	}
+	found, _ := ids(t, s, opmonitor.Query{})
+	kept, refused := 0, 0
+	for _, name := range strings.Fields(found) {
+		if strings.HasPrefix(name, "x") {
+			refused++
+		} else {
+			kept++
+		}
+	}
+	if kept != exchanges || refused == 0 {
+		t.Errorf("%d of %d exchanges are kept, and %d refused requests", kept, exchanges, refused)
+	}
+	if st := s.Stats(); st.Bytes > 64<<10 || st.Lost+st.Stored != exchanges*501 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -583,7 +617,7 @@ func TestManyAtOnce(t *testing.T) {
 	s, _ := open(t, opmonitor.Config{})
 	const n = 12_000 // more than one block
 	for i := range n {
-		s.Add(&opmonitor.Record{MessageID: fmt.Sprint(i)})
+		s.Add(&opmonitor.Record{MessageID: fmt.Sprint(i), Succeeded: true})
 	}
 	s.Flush()
 	found, next := ids(t, s, opmonitor.Query{})
