@@ -62,9 +62,15 @@ func TestKeys(t *testing.T) {
 	}{
 		"twice": {"alice", []string{"clerk"}, guard.ErrKeyExists}, "no role": {"bob", nil, guard.ErrKeyInvalid}, "other role": {"bob", []string{"king"}, guard.ErrKeyInvalid},
 		"no name": {"", []string{"clerk"}, guard.ErrKeyInvalid}, "line break": {"a\nb", []string{"clerk"}, guard.ErrKeyInvalid}, "long": {strings.Repeat("a", 65), []string{"clerk"}, guard.ErrKeyInvalid},
+		"a mark first": {"-a", []string{"clerk"}, guard.ErrKeyInvalid}, "no UTF-8": {"a\xff", []string{"clerk"}, guard.ErrKeyInvalid}, "other mark": {"a/b", []string{"clerk"}, guard.ErrKeyInvalid},
 	} {
 		if _, err := keys.Add(tc.name, tc.roles, start); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"7 . _@+-", strings.Repeat("ü", 64)} {
+		if _, err := keys.Add(name, []string{"clerk"}, start); err != nil {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 	if err := keys.Delete("local", "boss"); !errors.Is(err, guard.ErrLastKey) {
