@@ -106,6 +106,7 @@ again.`,
 				return err
 			}
 			defer log.Sync()
+			go roles.GiveBack(c.Context(), log)
 			return roles.RunGateway(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})

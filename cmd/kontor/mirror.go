@@ -60,6 +60,7 @@ and give its configuration anchor to gateways: kontor registry mirror anchor --c
 				return err
 			}
 			defer log.Sync()
+			go roles.GiveBack(c.Context(), log)
 			return roles.RunMirror(c.Context(), cfg, roles.Options{Log: log})
 		},
 	})

@@ -9,4 +9,5 @@ var (
 	TokenDir    = tokenDir
 	AccountsDir = accountsDir
 	HoldGateway = holdGateway
+	GiveBackAs  = giveBack
 )
