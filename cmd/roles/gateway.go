@@ -315,7 +315,10 @@ func RunGateway(ctx context.Context, cfg *config.Gateway, o Options) error {
 			{key: "listen.consumer", addr: cfg.Listen.Consumer, handler: consumerHandler(gw, messages, conf, fault.Style(cfg.Faults.Style), log)},
 			{key: "listen.consumer_tls", addr: cfg.Listen.ConsumerTLS, handler: consumerHandler(gw, messages, conf, fault.Style(cfg.Faults.Style), log),
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}, ClientAuth: tls.RequestClientCert}},
-			{key: "listen.peer", addr: cfg.Listen.Peer, handler: tunnel.HTTPSHandler(peerHandler, offered, tunnels), tls: tunnel.ServerTLS(identity, global.View)},
+			{key: "listen.peer", addr: cfg.Listen.Peer, handler: tunnel.HTTPSHandler(peerHandler, offered, tunnels), tls: tunnel.ServerTLS(identity, global.View),
+				change: func(srv *http.Server) {
+					tunnel.ServeLinks(srv, tunnel.LinkConfig{Windows: windows(cfg), Metrics: tunnels, Log: log.Named("listen.peer")})
+				}},
 			{key: "listen.ocsp", addr: cfg.Listen.OCSP, handler: tunnel.OCSPHandler(keys.OCSP)},
 			{key: "listen.admin", addr: cfg.Listen.Admin, handler: administration,
 				tls: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{internal}}},

@@ -55,7 +55,8 @@ type endpoint struct {
 	addr    string // empty: off
 	tls     *tls.Config
 	handler http.Handler
-	header  int // bytes of request head accepted; 0: 32 KiB
+	header  int                // bytes of request head accepted; 0: 32 KiB
+	change  func(*http.Server) // what else it can do; nil: nothing
 }
 
 // serve listens on all endpoints, calls ready, and serves until ctx is done;
@@ -93,6 +94,9 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 		srv.Protocols.SetHTTP1(true)
 		var silent silentConns
 		srv.ConnState = silent.note
+		if b.change != nil {
+			b.change(srv)
+		}
 		g.Go(func() error {
 			log.Info("listening", zap.String("endpoint", b.key), zap.Stringer("address", b.listener.Addr()))
 			var err error

@@ -78,6 +78,7 @@ type Client struct {
 	now      func() time.Time
 	metrics  *Metrics
 	pool     http1.Pool[poolKey]
+	links    *links
 	quic     *quicPool // nil: HTTPS alone
 
 	plain     *http.Transport                              // for OCSP
@@ -168,6 +169,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.metrics == nil {
 		c.metrics = NewMetrics()
 	}
+	c.links = newLinks(cfg, c, life)
 	if cfg.Transport != HTTPS {
 		c.quic = newQUICPool(cfg, c, life)
 	}
@@ -184,6 +186,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // ends. Post fails from now on.
 func (c *Client) Close() {
 	c.pool.Close()
+	c.links.close()
 	if c.quic != nil {
 		c.quic.close()
 	}
@@ -240,6 +243,9 @@ func (c *Client) Post(ctx context.Context, view *globalconf.View, candidates []*
 	c.metrics.exchanges.client[via].Inc()
 	if c.quic != nil && c.quic.consider(key, cert) && via == HTTPS {
 		c.metrics.fallbacks.Inc()
+	}
+	if via == HTTPS {
+		c.links.consider(key, cert)
 	}
 	resp, err := s.exchange(ctx, header, body)
 	if err != nil {
@@ -435,7 +441,7 @@ func (r *race) enter(ctx context.Context, address string) (session, Peer, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.client.connect)
 	defer cancel()
-	s, err := r.client.dial(ctx, key, r.cert)
+	s, err := r.client.dial(ctx, key, r.cert, r.large)
 	if err != nil {
 		return nil, Peer{}, errors.Join(append(errs, fmt.Errorf("%s: %w", address, err))...)
 	}
@@ -497,33 +503,45 @@ func (c *Client) standing(key poolKey, large bool) iter.Seq[session] {
 		if c.quic != nil {
 			after = c.quic.doubted(key)
 		}
-		if conn := c.pool.Get(key, after); conn != nil {
-			yield(&h1{conn: conn, host: c.host(key.address), key: key, max: c.max})
+		if since := c.links.doubted(key); since.After(after) {
+			after = since
+		}
+		if !large {
+			if s := c.links.get(key, after); s != nil && !yield(s) {
+				return
+			}
+		}
+		if s := c.plainIdle(key, after); s != nil {
+			yield(s)
 		}
 	}
 }
 
-// dial opens a session with whoever is at an address.
-func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate) (session, error) {
+// plainIdle returns a session over an ordinary connection that nobody uses, or nil.
+func (c *Client) plainIdle(key poolKey, after time.Time) session {
+	if conn := c.pool.Get(key, after); conn != nil {
+		return &h1{conn: conn, host: c.host(key.address), key: key, max: c.max}
+	}
+	return nil
+}
+
+// dial opens a session with whoever is at an address. Large bodies do not go
+// over links: there each would be in the way of others.
+func (c *Client) dial(ctx context.Context, key poolKey, cert *tls.Certificate, large bool) (session, error) {
 	if c.pool.Closed() {
 		return nil, ErrClosed
 	}
 	if c.quic != nil && c.quic.forced {
 		return c.quic.enter(ctx, key, cert)
 	}
-	host := c.host(key.address)
-	raw, err := c.dialTCP(ctx, "tcp", host)
-	if err != nil {
-		return nil, err
+	if large {
+		return c.links.dial(ctx, key, cert, false)
 	}
-	conn := tls.Client(raw, clientTLS(key.address, cert))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, err
+	var doubt time.Time
+	if c.quic != nil {
+		doubt = c.quic.doubted(key)
 	}
-	fresh := http1.NewConn(conn)
-	c.pool.Add(key, fresh)
-	return &h1{conn: fresh, host: host, key: key, max: c.max}, nil
+	return c.links.enter(ctx, key, cert, doubt)
 }
 
 // host returns the host and port that a server takes messages at.

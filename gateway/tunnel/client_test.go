@@ -1059,16 +1059,27 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// ways are how exchanges are carried.
+var ways = []struct {
+	name      string
+	transport tunnel.Transport
+	serve     func(*server, http.Handler)
+}{
+	{"https", tunnel.HTTPS, func(s *server, h http.Handler) { s.serve(h) }},
+	{"link", tunnel.HTTPS, func(s *server, h http.Handler) { s.serveLinks(h) }},
+	{"quic", tunnel.QUIC, func(s *server, h http.Handler) { s.serve(h).serveQUIC() }},
+}
+
 // BenchmarkPost measures exchanges of 8 KB each way, one at a time and 64 at
 // once, with the processor time of both ends.
 func BenchmarkPost(b *testing.B) {
-	for _, transport := range []tunnel.Transport{tunnel.HTTPS, tunnel.QUIC} {
+	for _, transport := range ways {
 		for _, clients := range []int{1, 64} {
-			b.Run(fmt.Sprintf("%s/%d", transport, clients), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%d", transport.name, clients), func(b *testing.B) {
 				w := newWorld(b)
 				from, to := w.add("a"), w.add("b")
-				to.serve(echo).serveQUIC()
-				c := from.tunnel(only(transport))
+				transport.serve(to, echo)
+				c := from.tunnel(only(transport.transport))
 				body := strings.Repeat("x", 8<<10)
 				view, servers := w.view.Load(), to.providers()
 				exchange := func() error {
@@ -1112,18 +1123,18 @@ func BenchmarkPost(b *testing.B) {
 // BenchmarkBody measures bodies of 64 MB, with the processor time of both ends.
 func BenchmarkBody(b *testing.B) {
 	const size = 64 << 20
-	for _, transport := range []tunnel.Transport{tunnel.HTTPS, tunnel.QUIC} {
+	for _, transport := range ways {
 		for _, up := range []bool{true, false} {
-			b.Run(fmt.Sprintf("%s/up=%v", transport, up), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/up=%v", transport.name, up), func(b *testing.B) {
 				w := newWorld(b)
 				from, to := w.add("a"), w.add("b")
-				to.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				transport.serve(to, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 					io.Copy(io.Discard, r.Body)
 					if !up {
 						io.CopyN(rw, zeros{}, size)
 					}
-				})).serveQUIC()
-				c := from.tunnel(only(transport))
+				}))
+				c := from.tunnel(only(transport.transport))
 				b.SetBytes(size)
 				begun := processorTime()
 				for b.Loop() {

@@ -4,6 +4,7 @@ package tunnel
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"time"
 )
@@ -121,3 +122,100 @@ func (c *Client) QUICConnections() int {
 
 // Near sets what a client takes for near.
 func Near(c *Client, d time.Duration) { c.quic.nearby = d }
+
+// LinkProtocol is what a link is called in handshakes.
+const LinkProtocol = alpnLink
+
+// LinkSettings is the first record of whoever makes a link.
+func LinkSettings() []byte {
+	w := uint64(1 << 20)
+	return appendSettings(nil, qxSettings{idle: quicIdle, data: w, local: w, remote: w, uni: w, unis: maxUniStreams, streams: maxStreams, record: recordSize})
+}
+
+// ReadFrames reads the frames of a record, of which none is empty, and returns
+// their types.
+func ReadFrames(record []byte) (kinds []uint64, err error) {
+	for len(record) > 0 {
+		var f qxFrame
+		if record, err = f.next(record); err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, f.kind)
+	}
+	return kinds, nil
+}
+
+// ReadLinkSettings reads transport parameters and writes them again.
+func ReadLinkSettings(b []byte) ([]byte, error) {
+	s, err := readSettings(b)
+	if err != nil {
+		return nil, err
+	}
+	return s.append(nil)[8:], nil
+}
+
+// ServeQMux has both streams of a connection echo what comes, until it ends.
+func ServeQMux(conn net.Conn) {
+	q := newQMux(conn, false, Windows{Stream: 1 << 10, Connection: 4 << 10}, newGrowth(), 8, func(s *qmuxStream) {
+		go func() {
+			if _, err := io.Copy(s, s); err != nil {
+				s.CancelWrite(1)
+			}
+			s.CancelRead(0)
+			s.Close()
+		}()
+	}, func(s *qmuxStream) { go io.Copy(io.Discard, s) })
+	q.run()
+}
+
+// QMuxEnd is one end of a connection for tests of streams.
+type QMuxEnd struct{ *qmux }
+
+// NewQMux begins a connection that takes streams of the peer.
+func NewQMux(conn net.Conn, client bool, w Windows, streams uint64, take func(io.ReadWriteCloser)) *QMuxEnd {
+	q := newQMux(conn, client, w, newGrowth(), streams, func(s *qmuxStream) { take(s) }, func(s *qmuxStream) { take(s) })
+	go q.run()
+	return &QMuxEnd{q}
+}
+
+// Open starts a stream when the peer allows it.
+func (e *QMuxEnd) Open() (io.ReadWriteCloser, error) {
+	<-e.ready
+	return e.open()
+}
+
+// Streams counts those that have not ended.
+func (e *QMuxEnd) Streams() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.streams)
+}
+
+// Links counts a client's links.
+func (c *Client) Links() int {
+	c.links.mu.RLock()
+	defer c.links.mu.RUnlock()
+	n := 0
+	for _, list := range c.links.conns {
+		n += len(list)
+	}
+	return n
+}
+
+// MaxLinks is how many a client makes to a peer nearby.
+const MaxLinks = maxLinks
+
+// FarLinks has a client take all peers for far ones, over lines that lose much.
+func FarLinks(c *Client) { c.links.near, c.links.piece = 0, 1<<40 }
+
+// NearLinks has a client take all peers for near ones.
+func NearLinks(c *Client) { c.links.near = time.Hour }
+
+// DoubtLinks has a client go elsewhere soon when a peer owes an answer, and give
+// up links on which nothing is heard for some time.
+func DoubtLinks(c *Client) { c.links.answer, c.links.idle = DoubtTime, 3*time.Second }
+
+// ThriftyLinks has a client keep links that nobody uses but briefly.
+func ThriftyLinks(c *Client) {
+	c.links.unused, c.links.silence = time.Millisecond, 100*time.Millisecond
+}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,7 @@ type h3Conn struct {
 	leaving atomic.Bool  // takes no further exchange
 	silent  atomic.Bool  // nothing was heard lately
 	refused func()       // called when the peer is not who it must be
+	busy    func()       // called when an exchange begins and there was none; nil: nobody asks
 
 	answer time.Duration // how long at least it may take
 	mu     sync.Mutex    // guards what follows
@@ -104,6 +106,15 @@ func (c *h3Conn) owed() {
 	if c.debt.IsZero() {
 		c.debt = time.Now()
 	}
+}
+
+// owes tells whether the peer has acknowledged nothing for some time although
+// something is to be.
+func (c *h3Conn) owes(since time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notice()
+	return !c.debt.IsZero() && time.Since(c.debt) > since
 }
 
 // doubtful tells since when the peer has acknowledged nothing, if that is so
@@ -137,6 +148,36 @@ func (c *h3Conn) usable(doubt time.Time) bool {
 	return c.heard.After(doubt)
 }
 
+// latestDoubt tells since when a peer has owed an answer for too long on one of
+// its connections, the zero time if it has on none.
+func latestDoubt(conns []*h3Conn) time.Time {
+	var latest time.Time
+	for _, c := range conns {
+		if since := c.doubtful(); since.After(latest) {
+			latest = since
+		}
+	}
+	return latest
+}
+
+// fewest returns the connection with the fewest exchanges of those that can be
+// used, nil if none can. In doubt, those are believed on which something came
+// since.
+func fewest(conns []*h3Conn, doubt time.Time) *h3Conn {
+	var best *h3Conn
+	for _, c := range conns {
+		if (best == nil || c.streams.Load() < best.streams.Load()) && c.usable(doubt) {
+			best = c
+		}
+	}
+	return best
+}
+
+// hasOther tells whether one of the connections but c can be used.
+func hasOther(conns []*h3Conn, c *h3Conn) bool {
+	return slices.ContainsFunc(conns, func(o *h3Conn) bool { return o != c && o.usable(time.Time{}) })
+}
+
 // open starts an exchange, or returns nil if so many are under way that the
 // peer allows no more.
 func (c *h3Conn) open() *h3 {
@@ -148,7 +189,9 @@ func (c *h3Conn) open() *h3 {
 }
 
 func (c *h3Conn) session(s stream) *h3 {
-	c.streams.Add(1)
+	if c.streams.Add(1) == 1 && c.busy != nil {
+		c.busy()
+	}
 	c.used.Add(1)
 	return &h3{conn: c, stream: s}
 }

@@ -11,6 +11,7 @@ type Metrics struct {
 	fallbacks        prometheus.Counter
 	handshakesFailed *prometheus.CounterVec
 	connections      *prometheus.GaugeVec
+	links            *prometheus.GaugeVec
 	all              []prometheus.Collector
 }
 
@@ -33,6 +34,9 @@ func NewMetrics() *Metrics {
 			Name: "kontor_tunnel_quic_connections", Help: "Connections over QUIC, by side.",
 		}, []string{"side"}),
 	}
+	m.links = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kontor_tunnel_links", Help: "Connections over TLS that carry many exchanges at once, by side.",
+	}, []string{"side"})
 	for _, t := range []Transport{HTTPS, QUIC} {
 		m.exchanges.client[t] = exchanges.WithLabelValues("client", t.String())
 		m.exchanges.server[t] = exchanges.WithLabelValues("server", t.String())
@@ -40,8 +44,9 @@ func NewMetrics() *Metrics {
 	for _, side := range []string{"client", "server"} {
 		m.handshakesFailed.WithLabelValues(side)
 		m.connections.WithLabelValues(side)
+		m.links.WithLabelValues(side)
 	}
-	m.all = []prometheus.Collector{exchanges, m.fallbacks, m.handshakesFailed, m.connections}
+	m.all = []prometheus.Collector{exchanges, m.fallbacks, m.handshakesFailed, m.connections, m.links}
 	return m
 }
 

@@ -274,33 +274,15 @@ func (q *quicPool) room(c *h3Conn) room {
 // used, nil if none can. If the peer is in doubt on one, others are believed that
 // have received something since. q.mu is held.
 func (q *quicPool) least(key poolKey) *h3Conn {
-	doubt := q.doubt(key)
-	var best *h3Conn
-	for _, c := range q.conns[key] {
-		if (best == nil || c.streams.Load() < best.streams.Load()) && c.usable(doubt) {
-			best = c
-		}
-	}
-	return best
+	return fewest(q.conns[key], latestDoubt(q.conns[key]))
 }
 
-// doubt tells since when a peer has owed an answer for too long on one of its
-// connections, the zero time if it has on none. q.mu is held.
-func (q *quicPool) doubt(key poolKey) time.Time {
-	var latest time.Time
-	for _, c := range q.conns[key] {
-		if since := c.doubtful(); since.After(latest) {
-			latest = since
-		}
-	}
-	return latest
-}
-
-// doubted is doubt for who does not hold q.mu.
+// doubted tells since when a peer owes an answer for too long on one of its
+// connections, the zero time if it does on none.
 func (q *quicPool) doubted(key poolKey) time.Time {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
-	return q.doubt(key)
+	return latestDoubt(q.conns[key])
 }
 
 // learn takes note of what an answer over HTTPS says about QUIC. What is
@@ -606,8 +588,7 @@ func (q *quicPool) retire(c *h3Conn, unused time.Duration) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	others := slices.ContainsFunc(q.conns[c.key], func(o *h3Conn) bool { return o != c && o.usable(time.Time{}) })
-	if others || unused > q.unused {
+	if unused > q.unused || hasOther(q.conns[c.key], c) {
 		c.leave()
 	}
 }

@@ -216,8 +216,23 @@ func (s *server) register() {
 
 func (s *server) identity(*globalconf.View) (*tls.Certificate, error) { return s.cert, nil }
 
-// serve makes the server listen on both ports.
+// serve makes the server listen on both ports, as a Java security server does.
 func (s *server) serve(h http.Handler) *server {
+	s.Helper()
+	return s.serveHTTPS(h, func(*http.Server) {})
+}
+
+// serveLinks has the server answer over links, too.
+func (s *server) serveLinks(h http.Handler, change ...func(*tunnel.LinkConfig)) *server {
+	s.Helper()
+	var cfg tunnel.LinkConfig
+	for _, c := range change {
+		c(&cfg)
+	}
+	return s.serveHTTPS(h, func(srv *http.Server) { tunnel.ServeLinks(srv, cfg) })
+}
+
+func (s *server) serveHTTPS(h http.Handler, change func(*http.Server)) *server {
 	s.Helper()
 	s.listen("5577", nil, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
@@ -236,9 +251,11 @@ func (s *server) serve(h http.Handler) *server {
 				s.conns.Add(1)
 			}
 		},
-		ErrorLog: discardLog,
+		ErrorLog:  discardLog,
+		TLSConfig: tunnel.ServerTLS(s.identity, s.view.Load),
 	}
-	s.listen("5500", tunnel.ServerTLS(s.identity, s.view.Load), s.http)
+	change(s.http)
+	s.listen("5500", s.http.TLSConfig, s.http)
 	return s
 }
 
@@ -455,3 +472,13 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 // ocspName is what a server's OCSP response is asked for by.
 func ocspName(s *server) string { return pki.HashOf(s.cert.Leaf).Hex() }
+
+// holding answers when it is released, and reads nothing before.
+func holding(release <-chan struct{}) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+}
