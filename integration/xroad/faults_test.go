@@ -11,6 +11,7 @@ import (
 
 	"kontor/config"
 	"kontor/integration/testnet"
+	"kontor/registry"
 )
 
 // restFault demands a fault.
@@ -42,6 +43,9 @@ func (w way) soapFault(t *testing.T, service, want, text string) {
 func TestLiveFaults(t *testing.T) {
 	classes(t)
 	n := testnet.Start(t, testnet.Options{})
+	for _, s := range []string{testnet.Server3, testnet.Server4} { // X-Road looks by address, which they share
+		n.Apply(&registry.SetMaintenance{Server: n.ServerID(s), On: true, Message: "back at noon"})
+	}
 	x := becomeXRoad(t, n)
 	provide(n)
 	for _, w := range ways(n) {
@@ -50,6 +54,7 @@ func TestLiveFaults(t *testing.T) {
 			w.restFault(t, w.provider+"/private", "server.serverproxy.access_denied", w.provider+"/private")
 			w.restFault(t, w.provider+"/soap", "server.serverproxy.service_type", "")
 			w.restFault(t, testnet.Homeless+"/none", "server.clientproxy.unknown_member", "")
+			w.restFault(t, testnet.Bad, "server.clientproxy.maintenance_mode", "back at noon")
 			w.soapFault(t, w.provider+"/missing", "server.serverproxy.unknown_service", w.provider+"/missing")
 			w.soapFault(t, w.provider+"/denied", "server.serverproxy.access_denied", w.provider+"/denied")
 			w.soapFault(t, w.provider+"/persons", "server.serverproxy.service_type", "")

@@ -111,7 +111,7 @@ func TestLiveKeys(t *testing.T) {
 			becomeXRoad(t, n)
 			echo(n)
 			provide(n)
-			exchanges(t, n)
+			exchanges(t, ways(n))
 
 			// These were the keys, and verifiers know them, too.
 			conf := verificationConf(t, n)

@@ -296,8 +296,8 @@ func (w way) attachments(name string, content ...[]byte) (kind string, message [
 }
 
 // exchanges lets both sides call each other in every form.
-func exchanges(t *testing.T, n *testnet.Network) {
-	for _, w := range ways(n) {
+func exchanges(t *testing.T, ways []way) {
+	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
 			w.rest(t, "get", nil)
 			w.rest(t, "post", []byte("{}"))
@@ -316,5 +316,5 @@ func TestLive(t *testing.T) {
 	becomeXRoad(t, n)
 	echo(n)
 	provide(n)
-	exchanges(t, n)
+	exchanges(t, ways(n))
 }
