@@ -52,7 +52,7 @@ func NewMember(instance, class, code string) (Member, error) {
 
 // ParseMember reads the REST form "instance/class/code".
 func ParseMember(s string) (Member, error) {
-	p, err := split(s, "member", 3, 3)
+	p, _, err := split(s, "member", 3, 3)
 	if err != nil {
 		return Member{}, err
 	}
@@ -109,12 +109,12 @@ func NewClient(m Member, subsystem string) (Client, error) {
 
 // ParseClient reads the REST form "instance/class/code[/subsystem]".
 func ParseClient(s string) (Client, error) {
-	p, err := split(s, "client", 3, 4)
+	p, n, err := split(s, "client", 3, 4)
 	if err != nil {
 		return Client{}, err
 	}
 	m, err := NewMember(p[0], p[1], p[2])
-	if err != nil || len(p) == 3 {
+	if err != nil || n == 3 {
 		return m.Client(), err
 	}
 	return NewClient(m, p[3])
@@ -189,7 +189,7 @@ func NewServiceVersion(owner Client, code, version string) (Service, error) {
 // ParseService reads the REST form "instance/class/code/subsystem/service".
 // REST offers no place for a version or for a service of a member.
 func ParseService(s string) (Service, error) {
-	p, err := split(s, "service", 5, 5)
+	p, _, err := split(s, "service", 5, 5)
 	if err != nil {
 		return Service{}, err
 	}
@@ -222,10 +222,19 @@ func (s Service) String() string {
 	if s.IsZero() {
 		return ""
 	}
-	if s.versioned {
-		return s.owner.String() + "/" + join(s.code, s.version)
+	m := &s.owner.member
+	parts := [6]string{m.instance, m.class, m.code}
+	n := 3
+	for _, p := range [...]struct {
+		part    string
+		present bool
+	}{{s.owner.subsystem, s.owner.subsystem != ""}, {s.code, true}, {s.version, s.versioned}} {
+		if p.present {
+			parts[n] = p.part
+			n++
+		}
 	}
-	return s.owner.String() + "/" + join(s.code)
+	return join(parts[:n]...)
 }
 
 // LogString returns "SERVICE:…" with the parts that are present.
@@ -263,7 +272,7 @@ func NewSecurityServer(owner Member, code string) (SecurityServer, error) {
 
 // ParseSecurityServer reads the REST form "instance/class/code/server".
 func ParseSecurityServer(s string) (SecurityServer, error) {
-	p, err := split(s, "security server", 4, 4)
+	p, _, err := split(s, "security server", 4, 4)
 	if err != nil {
 		return SecurityServer{}, err
 	}
@@ -314,7 +323,7 @@ func NewGlobalGroup(instance, code string) (GlobalGroup, error) {
 
 // ParseGlobalGroup reads "instance/group".
 func ParseGlobalGroup(s string) (GlobalGroup, error) {
-	p, err := split(s, "global group", 2, 2)
+	p, _, err := split(s, "global group", 2, 2)
 	if err != nil {
 		return GlobalGroup{}, err
 	}
@@ -357,11 +366,11 @@ func NewRepresentedParty(class, code string) (RepresentedParty, error) {
 
 // ParseRepresentedParty reads "[class/]code".
 func ParseRepresentedParty(s string) (RepresentedParty, error) {
-	p, err := split(s, "represented party", 1, 2)
+	p, n, err := split(s, "represented party", 1, 2)
 	if err != nil {
 		return RepresentedParty{}, err
 	}
-	if len(p) == 1 {
+	if n == 1 {
 		return NewRepresentedParty("", p[0])
 	}
 	return NewRepresentedParty(p[0], p[1])
@@ -408,7 +417,9 @@ func CheckCharacters(part string) error {
 // mandatory takes pairs of name and value and refuses the first blank value.
 func mandatory(pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
-		if strings.TrimSpace(pairs[i+1]) == "" {
+		switch v := pairs[i+1]; {
+		case v != "" && ' ' < v[0] && v[0] < utf8.RuneSelf: // not blank
+		case strings.TrimSpace(v) == "":
 			return fmt.Errorf("%s: %w", pairs[i], ErrBlank)
 		}
 		if !utf8.ValidString(pairs[i+1]) {
@@ -420,23 +431,30 @@ func mandatory(pairs ...string) error {
 
 // split cuts the REST form at raw slashes and decodes each part, so that an
 // encoded slash belongs to its part.
-func split(s, what string, min, max int) ([]string, error) {
+func split(s, what string, min, max int) (parts [maxParts]string, n int, err error) {
 	if len(s) > maxLength {
-		return nil, fmt.Errorf("%w: %s identifier longer than %d bytes", ErrSyntax, what, maxLength)
+		return parts, 0, fmt.Errorf("%w: %s identifier longer than %d bytes", ErrSyntax, what, maxLength)
 	}
-	parts := strings.SplitN(s, "/", max+1)
-	if len(parts) < min || len(parts) > max {
-		return nil, fmt.Errorf("%w: %q is not a %s identifier: %s expected", ErrSyntax, s, what, partCount(min, max))
-	}
-	for i, p := range parts {
-		d, err := unescape(p)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s identifier %q: %v", ErrSyntax, what, s, err)
+	for rest, more := s, true; more; n++ {
+		if n == max {
+			n = max + 1
+			break
 		}
-		parts[i] = d
+		parts[n], rest, more = strings.Cut(rest, "/")
 	}
-	return parts, nil
+	if n < min || n > max {
+		return parts, 0, fmt.Errorf("%w: %q is not a %s identifier: %s expected", ErrSyntax, s, what, partCount(min, max))
+	}
+	for i, p := range parts[:n] {
+		if parts[i], err = unescape(p); err != nil {
+			return parts, 0, fmt.Errorf("%w: %s identifier %q: %v", ErrSyntax, what, s, err)
+		}
+	}
+	return parts, n, nil
 }
+
+// maxParts is how many parts an identifier has at most.
+const maxParts = 5
 
 func partCount(min, max int) string {
 	if min == max {
@@ -447,21 +465,20 @@ func partCount(min, max int) string {
 
 const upperHex = "0123456789ABCDEF"
 
-// literal reports whether c stands for itself in the REST form.
-func literal(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
+// literal tells which bytes stand for themselves in the REST form.
+var literal = func() (t [256]bool) {
+	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@" {
+		t[c] = true
 	}
-	return strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
-}
+	return t
+}()
 
 func unescape(s string) (string, error) {
 	plain := true
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' {
 			plain = false
-		} else if !literal(s[i]) {
+		} else if !literal[s[i]] {
 			return "", fmt.Errorf("byte %q must be percent-encoded", s[i])
 		}
 	}
@@ -501,9 +518,15 @@ func join(parts ...string) string {
 	if parts[0] == "" {
 		return ""
 	}
-	n := len(parts)
+	n, escaped := len(parts)-1, false
 	for _, p := range parts {
 		n += len(p)
+		for j := 0; j < len(p); j++ {
+			if !literal[p[j]] {
+				n += 2
+				escaped = true
+			}
+		}
 	}
 	var b strings.Builder
 	b.Grow(n)
@@ -511,11 +534,17 @@ func join(parts ...string) string {
 		if i > 0 {
 			b.WriteByte('/')
 		}
+		if !escaped {
+			b.WriteString(p)
+			continue
+		}
 		for j := 0; j < len(p); j++ {
-			if c := p[j]; literal(c) {
+			if c := p[j]; literal[c] {
 				b.WriteByte(c)
 			} else {
-				b.Write([]byte{'%', upperHex[c>>4], upperHex[c&15]})
+				b.WriteByte('%')
+				b.WriteByte(upperHex[c>>4])
+				b.WriteByte(upperHex[c&15])
 			}
 		}
 	}

@@ -165,6 +165,51 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// TestAllocations: every exchange reads and prints several identifiers.
+func TestAllocations(t *testing.T) {
+	const plain, escaped = "DEV/GOV/1234/portal/persons", "DEV/GOV/12%2F34/%C3%B5/x"
+	for _, x := range []struct {
+		what string
+		most float64
+		f    func()
+	}{
+		{"parse", 0, func() { _, _ = id.ParseService(plain) }},
+		{"parse two escaped parts", 2, func() { _, _ = id.ParseService(escaped) }},
+	} {
+		if n := testing.AllocsPerRun(100, x.f); n > x.most {
+			t.Errorf("%s: %v allocations, at most %v are allowed", x.what, n, x.most)
+		}
+	}
+	for _, text := range []string{plain, escaped} {
+		s, err := id.ParseService(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := testing.AllocsPerRun(100, func() { _ = s.String() }); n > 1 {
+			t.Errorf("print %s: %v allocations, at most 1 is allowed", text, n)
+		}
+	}
+}
+
+func BenchmarkService(b *testing.B) {
+	s, err := id.ParseService("DEV/GOV/1234/portal/persons")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("parse", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = id.ParseService("DEV/GOV/1234/portal/persons")
+		}
+	})
+	b.Run("print", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = s.String()
+		}
+	})
+}
+
 func FuzzParseService(f *testing.F) {
 	f.Add("DEV/GOV/1234/sub/svc")
 	f.Add("DEV/GOV/12%2F34/%C3%B5/x")
