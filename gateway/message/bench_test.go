@@ -59,7 +59,7 @@ func TestAllocations(t *testing.T) {
 	budget(t, "write a request hash", 1, func() { envelope.WithRequestHash(exampleHash) })
 	doc := []byte(exampleMessage)
 	r := bytes.NewReader(doc)
-	budget(t, "decode a message", 24, func() {
+	budget(t, "decode a message", 13, func() {
 		r.Reset(doc)
 		d, _ := message.NewDecoder(r, exampleType, message.RESTRequest, message.Limits{})
 		for {

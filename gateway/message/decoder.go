@@ -5,7 +5,6 @@ package message
 import (
 	"fmt"
 	"io"
-	"mime"
 	"strings"
 )
 
@@ -69,7 +68,7 @@ type Decoder struct {
 	limits Limits
 	soap   bool             // from an information system
 	mp     *multipartReader // nil if the message is a bare fault or envelope
-	plain  io.Reader
+	plain  plainSource      // that message
 	ctype  string
 	last   Kind // last part given out
 	ocsp   int
@@ -87,21 +86,21 @@ type Decoder struct {
 // text/xml, which is a bare fault. Errors wrap ErrContentType.
 func NewDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Decoder, error) {
 	d := &Decoder{want: want, limits: limits.withDefaults(), ctype: contentType}
-	media, params, err := mime.ParseMediaType(contentType)
+	m, err := parseMedia(contentType)
 	if err != nil {
 		return nil, fmt.Errorf("%w of the message: %w", ErrContentType, err)
 	}
-	if media == typeTextXML && d.response() {
-		d.plain = r
+	if m.name == typeTextXML && d.response() {
+		d.plain.r = r
 		return d, nil
 	}
-	if media != typeMixed {
+	if m.name != typeMixed {
 		return nil, fmt.Errorf("%w of the message: multipart/mixed expected", ErrContentType)
 	}
-	if !validBoundary(params["boundary"]) {
+	if !validBoundary(m.boundary) {
 		return nil, fmt.Errorf("%w of the message: boundary missing or malformed", ErrContentType)
 	}
-	d.mp = newMultipartReader(r, params["boundary"])
+	d.mp = newMultipartReader(r, m.boundary)
 	return d, nil
 }
 
@@ -112,28 +111,28 @@ func NewDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Dec
 // whatever their transfer encoding. Errors wrap ErrContentType.
 func NewSOAPDecoder(r io.Reader, contentType string, want Kind, limits Limits) (*Decoder, error) {
 	d := &Decoder{want: want, limits: limits.withDefaults(), soap: true, ctype: contentType}
-	media, params, err := mime.ParseMediaType(contentType)
+	m, err := parseMedia(contentType)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w of the message: %w", ErrContentType, err)
 	case len(contentType) > maxPartLine-len("content-type: "):
 		return nil, fmt.Errorf("%w of the message: too long", ErrContentType)
-	case media == typeTextXML, media == typeXOP:
-		d.plain = r
-		return d, checkCharset(params)
-	case media != typeRelated:
+	case m.name == typeTextXML, m.name == typeXOP:
+		d.plain.r = r
+		return d, checkCharset(m)
+	case m.name != typeRelated:
 		return nil, fmt.Errorf("%w of the message: text/xml, application/xop+xml or multipart/related expected", ErrContentType)
-	case !validBoundary(params["boundary"]):
+	case !validBoundary(m.boundary):
 		return nil, fmt.Errorf("%w of the message: boundary missing or malformed", ErrContentType)
 	}
-	d.mp = newMultipartReader(r, params["boundary"])
+	d.mp = newMultipartReader(r, m.boundary)
 	d.mp.lenient = true
 	return d, nil
 }
 
 // checkCharset refuses envelopes in other encodings than UTF-8.
-func checkCharset(params map[string]string) error {
-	if c := strings.TrimSpace(params["charset"]); c != "" && !strings.EqualFold(c, "UTF-8") {
+func checkCharset(m media) error {
+	if c := strings.TrimSpace(m.charset); c != "" && !strings.EqualFold(c, "UTF-8") {
 		return fmt.Errorf("%w of the envelope: the charset must be UTF-8", ErrContentType)
 	}
 	return nil
@@ -176,6 +175,7 @@ func (d *Decoder) Close() {
 	if d.nested != nil {
 		d.nested.release()
 	}
+	d.plain.release()
 }
 
 func (d *Decoder) next() (Part, error) {
@@ -198,7 +198,7 @@ func (d *Decoder) next() (Part, error) {
 		if d.soap {
 			kind = d.want
 		}
-		return d.give(kind, d.ctype, nil, &plainSource{r: d.plain}), nil
+		return d.give(kind, d.ctype, nil, &d.plain), nil
 	}
 	ctype, fields, err := d.mp.nextPart()
 	if err == io.EOF {
@@ -220,12 +220,12 @@ func (d *Decoder) next() (Part, error) {
 	if d.soap {
 		return d.giveAttachment(ctype, fields, d.mp)
 	}
-	_, params, err := mime.ParseMediaType(ctype)
-	if err != nil || !validBoundary(params["boundary"]) {
+	m, err := parseMedia(ctype)
+	if err != nil || !validBoundary(m.boundary) {
 		return Part{}, fmt.Errorf("%w: attachments without a proper boundary", ErrContentType)
 	}
 	d.container = partReader{src: d.mp, kind: kind, left: d.limits.Body}
-	d.nested = newMultipartReader(&d.container, params["boundary"])
+	d.nested = newMultipartReader(&d.container, m.boundary)
 	return d.attachment()
 }
 
@@ -300,11 +300,11 @@ func (d *Decoder) classify(ctype string) (Kind, error) {
 		return 0, fmt.Errorf("%w: the first part is of type %.100q, not an envelope", ErrContentType, media)
 	}
 	if kind == d.want && !d.rest() {
-		_, params, err := mime.ParseMediaType(ctype)
+		m, err := parseMedia(ctype)
 		if err != nil {
 			return 0, fmt.Errorf("%w of the envelope: %w", ErrContentType, err)
 		}
-		if err := checkCharset(params); err != nil {
+		if err := checkCharset(m); err != nil {
 			return 0, err
 		}
 	}
@@ -487,15 +487,20 @@ func (p *partReader) skip() error {
 // plainSource is a message that is not multipart.
 type plainSource struct {
 	r    io.Reader
-	buf  []byte
+	buf  *[]byte // nil until the first peek
 	rest []byte
 	err  error
 }
 
-func (s *plainSource) peek() ([]byte, error) {
-	if s.buf == nil {
-		s.buf = make([]byte, smallBuffer)
+// release gives the buffer back. Reading on is an error.
+func (s *plainSource) release() {
+	if s.buf != nil {
+		putBuffer(s.buf)
 	}
+	s.buf, s.rest, s.err = nil, nil, io.ErrClosedPipe
+}
+
+func (s *plainSource) peek() ([]byte, error) {
 	for empty := 0; len(s.rest) == 0; empty++ {
 		if s.err != nil {
 			return nil, s.err
@@ -503,9 +508,13 @@ func (s *plainSource) peek() ([]byte, error) {
 		if empty > maxEmptyReads {
 			return nil, io.ErrNoProgress
 		}
+		if s.buf == nil {
+			s.buf = getBuffer(smallBuffer)
+		}
 		var n int
-		n, s.err = s.r.Read(s.buf)
-		s.rest = s.buf[:n]
+		b := (*s.buf)[:cap(*s.buf)]
+		n, s.err = s.r.Read(b)
+		s.rest = b[:n]
 	}
 	return s.rest, nil
 }

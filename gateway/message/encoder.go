@@ -68,20 +68,40 @@ type Encoder struct {
 	w        io.Writer
 	boundary string
 	buf      *[]byte
+	hold     int  // how many bytes may wait
+	begun    bool // something was written
 	state    Kind // last part written
 	body     bool // a body part or attachment is open
 	nested   bool // the multipart of the attachments is open
 	err      error
 }
 
-// gather is how many bytes wait before they are written: all of a small message.
-// The room above it, in the buffer, is for headers of parts.
-const gather = mediumBuffer - 1<<10
+const (
+	// gather is how many bytes wait before they are written: all of a small
+	// message.
+	gather = mediumBuffer - headerRoom
+	// headerRoom is kept in the buffer above them for headers of parts.
+	headerRoom = 1 << 10
+)
 
 // NewEncoder returns an encoder with a boundary that nobody can guess, so that
 // no body can contain it.
 func NewEncoder(w io.Writer) *Encoder {
-	return &Encoder{w: w, boundary: newBoundary(), buf: getBuffer(mediumBuffer)}
+	return &Encoder{w: w, boundary: newBoundary(), buf: getBuffer(mediumBuffer), hold: gather}
+}
+
+// Hold has the encoder gather up to n bytes, if that is more than it does by
+// itself: a message that fits is written at once by Close. Call it before the
+// first part.
+func (e *Encoder) Hold(n int) { e.hold = max(n, gather) }
+
+// Whole returns the size in bytes of the whole message, if all of it will be
+// written by Close, which must be the next call.
+func (e *Encoder) Whole() (size int, ok bool) {
+	if e.err != nil || e.buf == nil || e.begun || e.state < Signature {
+		return 0, false
+	}
+	return len(*e.buf) + len("\r\n--") + len(e.boundary) + len("--\r\n"), true
 }
 
 // newBoundary returns "xtop" and 30 random ASCII letters.
@@ -235,6 +255,7 @@ func (e *Encoder) Fault(soap []byte) error {
 // Flush writes out what has been gathered.
 func (e *Encoder) Flush() error {
 	if e.err == nil && e.buf != nil && len(*e.buf) > 0 {
+		e.begun = true
 		if _, e.err = e.w.Write(*e.buf); e.err == nil {
 			*e.buf = (*e.buf)[:0]
 		}
@@ -330,11 +351,18 @@ func (e *Encoder) write(p []byte) error {
 		e.err = fmt.Errorf("%w: write after Close", ErrOrder)
 		return e.err
 	}
-	if len(*e.buf)+len(p) <= gather {
+	if n := len(*e.buf) + len(p); n <= e.hold {
+		if n > cap(*e.buf)-headerRoom {
+			larger := getBuffer(n + headerRoom)
+			*larger = append(*larger, *e.buf...)
+			putBuffer(e.buf)
+			e.buf = larger
+		}
 		*e.buf = append(*e.buf, p...)
 		return nil
 	}
 	if e.Flush(); e.err == nil {
+		e.begun = true
 		_, e.err = e.w.Write(p)
 	}
 	return e.err

@@ -4,7 +4,6 @@ package message
 
 import (
 	"crypto/sha512"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -504,6 +503,30 @@ func (e *Envelope) WithRequestHash(hash string) []byte {
 	return e.appendWithoutHash(b, m.id[1], len(e.raw))
 }
 
+// answering returns the envelope with that request hash, which has no special
+// characters, and what it says: [ReadEnvelope] of WithRequestHash.
+func (e *Envelope) answering(hash string) (*Envelope, error) {
+	raw := e.WithRequestHash(hash)
+	m := e.marks
+	if m.attributes[0] < m.attributes[1] {
+		return ReadEnvelope(raw) // with those of the id the element could be more than is allowed
+	}
+	a := *e
+	a.raw, a.RequestHash = raw, hash
+	removed := m.hash[1] - m.hash[0]
+	added := len(raw) - len(e.raw) + removed
+	before := 0 // how much is removed before the id
+	if m.hash[1] > 0 && m.hash[1] <= m.id[0] {
+		before = removed
+	}
+	for _, r := range []*[2]int{&a.marks.prefix, &a.marks.attributes, &a.marks.id} {
+		r[0], r[1] = r[0]-before, r[1]-before
+	}
+	a.marks.hash = [2]int{a.marks.id[1], a.marks.id[1] + added}
+	a.marks.body = [2]int{m.body[0] + added - removed, m.body[1] + added - removed}
+	return &a, nil
+}
+
 // WithBody returns the envelope with another content of its body, which must
 // declare the namespaces of its prefixes. No other byte is changed, so that the
 // envelope of a request becomes that of its answer.
@@ -525,6 +548,5 @@ func (e *Envelope) appendWithoutHash(b []byte, from, to int) []byte {
 // EnvelopeHash returns the value of requestHash: base64 of the SHA-512 of a
 // request's envelope.
 func EnvelopeHash(raw []byte) string {
-	sum := sha512.Sum512(raw)
-	return base64.StdEncoding.EncodeToString(sum[:])
+	return base64Digest(sha512.Sum512(raw))
 }

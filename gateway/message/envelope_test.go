@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -481,6 +482,11 @@ func checkEnvelope(t *testing.T, doc []byte) {
 	check("body", e.BodyName, "body")
 
 	hashed := e.WithRequestHash("HASH")
+	if answer, err := e.Answering("HASH"); err == nil {
+		if read, err := message.ReadEnvelope(hashed); err != nil || !reflect.DeepEqual(answer, read) {
+			t.Errorf("the answer is %+v, but read %+v, %v", answer, read, err)
+		}
+	}
 	again, err := message.ReadEnvelope(hashed)
 	if err != nil {
 		t.Fatalf("with a request hash: %v\n%s", err, hashed)

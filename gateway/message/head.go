@@ -260,8 +260,8 @@ func forbidden(name string) bool {
 	return false
 }
 
-func checkName(name string) error {
-	if name == "" {
+func checkName[T string | []byte](name T) error {
+	if len(name) == 0 {
 		return fmt.Errorf("%w: no name", ErrHeader)
 	}
 	for i := 0; i < len(name); i++ {
@@ -273,7 +273,7 @@ func checkName(name string) error {
 }
 
 // validValue reports whether s has no control characters but tabs.
-func validValue(s string) bool {
+func validValue[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < 0x20 && s[i] != '\t' || s[i] == 0x7F {
 			return false

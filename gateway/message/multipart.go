@@ -247,38 +247,54 @@ func (m *multipartReader) header() (contentType string, fields []Field, err erro
 			if !validValue(line) {
 				return "", nil, fmt.Errorf("%w: control character in the header of a part", ErrMalformed)
 			}
-			*current = strings.Trim(*current+line, " \t")
+			*current = strings.Trim(*current+string(line), " \t")
 			if len(*current) > maxPartLine {
 				return "", nil, fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
 			}
 			continue
 		}
-		name, value, ok := strings.Cut(line, ":")
+		name, value, ok := bytes.Cut(line, []byte(":"))
 		if !ok {
 			return "", nil, fmt.Errorf("%w: header line of a part without a colon", ErrMalformed)
 		}
 		if err := checkName(name); err != nil {
 			return "", nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
-		value = strings.Trim(value, " \t")
+		value = bytes.Trim(value, " \t")
 		if !validValue(value) {
 			return "", nil, fmt.Errorf("%w: control character in the header of a part", ErrMalformed)
 		}
-		if !strings.EqualFold(name, "content-type") {
-			fields = append(fields, Field{name, value})
+		if !isContentType(name) {
+			fields = append(fields, Field{string(name), string(value)})
 			current = &fields[len(fields)-1].Value
 			continue
 		}
 		if seen {
 			return "", nil, fmt.Errorf("%w: part with two content types", ErrMalformed)
 		}
-		seen, contentType = true, value
+		seen, contentType = true, typeName(value)
 		current = &contentType
 	}
 }
 
-// line reads one line and drops its line break.
-func (m *multipartReader) line() (string, error) {
+func isContentType(name []byte) bool {
+	return string(name) == "content-type" || bytes.EqualFold(name, []byte("content-type"))
+}
+
+// typeName makes a string of a content type; the usual ones are there already.
+func typeName(value []byte) string {
+	for _, known := range [...]string{
+		typeOCSP, typeRESTRequest, typeRESTResponse, typeRESTBody, typeHashChainResult, typeHashChain, typeSignature, typeFault,
+	} {
+		if string(value) == known {
+			return known
+		}
+	}
+	return string(value)
+}
+
+// line reads one line and drops its line break. It is valid until the next read.
+func (m *multipartReader) line() ([]byte, error) {
 	for searched := 0; ; {
 		if i := bytes.IndexByte(m.data[searched:], '\n'); i >= 0 {
 			line := m.data[:searched+i]
@@ -287,16 +303,16 @@ func (m *multipartReader) line() (string, error) {
 			if len(line) > maxPartLine {
 				break
 			}
-			return string(line), nil
+			return line, nil
 		}
 		if searched = len(m.data); searched > maxPartLine+1 {
 			break
 		}
 		if err := m.fill(); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	return "", fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
+	return nil, fmt.Errorf("%w: header line of a part longer than %d bytes", ErrTooLarge, maxPartLine)
 }
 
 // epilogue reads what follows the last boundary, which may be white space only.

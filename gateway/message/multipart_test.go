@@ -778,3 +778,43 @@ func FuzzDecoder(f *testing.F) {
 		}
 	})
 }
+
+// TestHold: a message that may wait is written at once, and its size is known
+// before; of a larger one nothing is promised.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	const hold = 96 << 10
+	for _, body := range []int{0, 10, 20 << 10, 50 << 10, hold - 1<<10, hold, 200 << 10} {
+		var out counted
+		e := message.NewEncoder(&out)
+		e.Hold(hold)
+		e.Head(message.RESTResponse, []byte("200\r\nOK\r\n"))
+		e.StartBody()
+		for left := body; left > 0; left -= min(left, 10<<10) {
+			_, _ = e.BodyWriter().Write(make([]byte, min(left, 10<<10)))
+		}
+		if n, ok := e.Whole(); ok {
+			t.Errorf("body of %d bytes: whole without a signature: %d", body, n)
+		}
+		e.Signature([]byte("signature"))
+		n, ok := e.Whole()
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if fits := body < hold-1<<10; ok && (out.writes != 1 || n != out.size) || fits && !ok || body >= hold && ok {
+			t.Errorf("body of %d bytes: whole %v with %d bytes; written %d in %d pieces", body, ok, n, out.size, out.writes)
+		}
+		if _, ok := e.Whole(); ok {
+			t.Error("whole after Close")
+		}
+	}
+}
+
+// counted counts what is written.
+type counted struct{ writes, size int }
+
+func (c *counted) Write(p []byte) (int, error) {
+	c.writes++
+	c.size += len(p)
+	return len(p), nil
+}

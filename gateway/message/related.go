@@ -33,14 +33,15 @@ type HTTPBody struct {
 //
 // The content is sealed. Errors are those of reading it.
 func NewHTTPBody(original string, s *SOAP, raw []byte, content Content) (*HTTPBody, error) {
-	media, params, err := mime.ParseMediaType(original)
-	if err != nil || len(original) > maxPartLine || !validValue(original) {
-		media, params = "", nil
-	}
-	if media != typeRelated && len(content) == 0 {
+	m, err := parseMedia(original)
+	related := err == nil && m.name == typeRelated && len(original) <= maxPartLine && validValue(original)
+	if !related && len(content) == 0 {
 		return &HTTPBody{ContentType: typeFault, Size: int64(len(raw)), raw: raw}, nil
 	}
-	if media != typeRelated {
+	var params map[string]string
+	if related {
+		_, params, _ = mime.ParseMediaType(original) // as parseMedia did
+	} else {
 		params = map[string]string{"type": typeTextXML, "charset": "UTF-8"}
 		original = ""
 	}
@@ -125,8 +126,11 @@ func (b *Body) contains(sep []byte) (bool, error) {
 	}
 }
 
-// Open returns a reader of the whole message.
+// Open returns a reader of the whole message. It implements io.WriterTo.
 func (b *HTTPBody) Open() (io.ReadCloser, error) {
+	if b.tail == nil {
+		return nopCloser{bytes.NewReader(b.raw)}, nil
+	}
 	o := &opened{}
 	readers := []io.Reader{bytes.NewReader(b.head), bytes.NewReader(b.raw)}
 	for i, a := range b.content {
@@ -137,13 +141,37 @@ func (b *HTTPBody) Open() (io.ReadCloser, error) {
 		o.bodies = append(o.bodies, r)
 		readers = append(readers, bytes.NewReader(b.parts[i]), r)
 	}
-	o.Reader = io.MultiReader(append(readers, bytes.NewReader(b.tail))...)
+	o.readers = append(readers, bytes.NewReader(b.tail))
 	return o, nil
 }
 
+// opened reads one reader after the other.
 type opened struct {
-	io.Reader
-	bodies []io.Closer
+	readers []io.Reader
+	bodies  []io.Closer
+}
+
+func (o *opened) Read(p []byte) (int, error) {
+	for len(o.readers) > 0 {
+		n, err := o.readers[0].Read(p)
+		if err == io.EOF {
+			o.readers, err = o.readers[1:], nil
+		}
+		if n > 0 || err != nil || len(p) == 0 {
+			return n, err
+		}
+	}
+	return 0, io.EOF
+}
+
+// WriteTo implements io.WriterTo: what is in memory needs no buffer.
+func (o *opened) WriteTo(w io.Writer) (n int64, err error) {
+	for len(o.readers) > 0 && err == nil {
+		var k int64
+		k, err = io.Copy(w, o.readers[0])
+		n, o.readers = n+k, o.readers[1:]
+	}
+	return n, err
 }
 
 // Close implements io.Closer.
@@ -158,17 +186,14 @@ func (o *opened) Close() error {
 // WithUTF8 returns a content type with the charset that answers to clients
 // have. Java security servers give it to multipart, too.
 func WithUTF8(contentType string) string {
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return contentType
-	}
-	charset, ok := params["charset"]
+	m, err := parseMedia(contentType)
 	switch {
-	case strings.EqualFold(charset, "UTF-8"):
+	case err != nil, strings.EqualFold(m.charset, "UTF-8"):
 		return contentType
-	case !ok:
+	case !m.charsets:
 		return contentType + ";charset=utf-8"
 	}
+	name, params, _ := mime.ParseMediaType(contentType) // as parseMedia did
 	params["charset"] = "utf-8"
-	return mime.FormatMediaType(media, params)
+	return mime.FormatMediaType(name, params)
 }

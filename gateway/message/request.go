@@ -43,7 +43,26 @@ type Request struct {
 	RequestID        string              // x-road-request-id, never empty
 	UserID           string
 	Issue            string
+
+	digest digest
 }
+
+// digest is the SHA-512 of a head, computed once.
+type digest struct {
+	sum  [sha512.Size]byte
+	done bool
+}
+
+func (d *digest) of(raw []byte) [sha512.Size]byte {
+	if !d.done {
+		d.sum, d.done = sha512.Sum512(raw), true
+	}
+	return d.sum
+}
+
+// Digest returns the SHA-512 of Raw, which must not change any more. It is
+// computed by the first call; two must not run at once.
+func (r *Request) Digest() [sha512.Size]byte { return r.digest.of(r.Raw) }
 
 // ServiceTarget returns service path and query as the client sent them, to be
 // appended to the address of the service: "", "/pets", "?", "/pets?limit=2".
@@ -224,7 +243,10 @@ func isXRoad(name string) bool {
 // of the head or, if there is a body, of the digests of both. It seals body,
 // which may be nil.
 func RequestHash(head []byte, body *Body) string {
-	sum := sha512.Sum512(head)
+	return requestHash(sha512.Sum512(head), body)
+}
+
+func requestHash(sum [sha512.Size]byte, body *Body) string {
 	if body.Present() {
 		var both [2 * sha512.Size]byte
 		digest := body.Digest()
@@ -232,6 +254,10 @@ func RequestHash(head []byte, body *Body) string {
 		copy(both[sha512.Size:], digest[:])
 		sum = sha512.Sum512(both[:])
 	}
+	return base64Digest(sum)
+}
+
+func base64Digest(sum [sha512.Size]byte) string {
 	var text [88]byte // 64 bytes in base64
 	base64.StdEncoding.Encode(text[:], sum[:])
 	return string(text[:])

@@ -3,6 +3,7 @@
 package message
 
 import (
+	"crypto/sha512"
 	"fmt"
 	"net/http"
 	"slices"
@@ -24,7 +25,13 @@ type Response struct {
 	Service     id.Service
 	RequestID   string // of REST only
 	RequestHash string
+
+	digest digest
 }
+
+// Digest returns the SHA-512 of Raw, which must not change any more. It is
+// computed by the first call; two must not run at once.
+func (r *Response) Digest() [sha512.Size]byte { return r.digest.of(r.Raw) }
 
 // NewResponse makes the head of the answer to req from what the service sent.
 // Headers of one hop are dropped, and those that only security servers may

@@ -70,11 +70,10 @@ func NewSOAPResponse(req *Request, requestHash string, p Part, raw []byte) (*Res
 	if err := s.Envelope.consistent(req.SOAP.Envelope); err != nil {
 		return nil, err
 	}
-	raw = s.Envelope.WithRequestHash(requestHash)
-	if s, err = readSOAP(p, raw); err != nil {
+	if s.Envelope, err = s.Envelope.answering(requestHash); err != nil {
 		return nil, err
 	}
-	return newSOAPResponse(s, raw), nil
+	return newSOAPResponse(s, s.Envelope.raw), nil
 }
 
 func readSOAP(p Part, raw []byte) (*SOAP, error) {
@@ -112,9 +111,9 @@ func (r *Response) soapAnswers(req *Request, requestHash string) error {
 // is sealed.
 func (r *Request) Hash(content Content) string {
 	if r.SOAP != nil {
-		return EnvelopeHash(r.Raw)
+		return base64Digest(r.Digest())
 	}
-	return RequestHash(r.Raw, content.Body())
+	return requestHash(r.Digest(), content.Body())
 }
 
 // Kind returns RESTRequest or SOAPRequest.
