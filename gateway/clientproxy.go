@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha512"
 	"errors"
 	"io"
 	"net/http"
@@ -32,12 +31,10 @@ func (g *Gateway) ServeClient(w http.ResponseWriter, r *http.Request) {
 	x := &Exchange{Side: "client", Start: g.now(), Remote: r.RemoteAddr}
 	g.metrics.begin(x)
 	defer g.metrics.end(x)
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 
 	x.span = g.tracer.Start(r.Header, "client proxy", x.Start)
 	body := newIdleBody(w, r, g.limits.Idle)
-	resp, err := g.clientExchange(ctx, x, r, body)
+	resp, err := g.clientExchange(r.Context(), x, r, body)
 	if err != nil {
 		f := fault.At(fault.ClientProxy, err)
 		x.Err = f
@@ -117,7 +114,7 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	defer content.Close()
 	x.sent = len(content)
 
-	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), sha512.Sum512(req.Raw), content.Digests()) // 4
+	evidence, err := g.signer.Sign(ctx, view, req.Client.Member(), req.Digest(), content.Digests()) // 4
 	if err != nil {
 		return nil, signingFault(req.Client, err)
 	}
@@ -129,7 +126,8 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return nil, err
 	}
 
-	if err := sendEvidence(enc, evidence); err != nil { // 6
+	putEvidence(enc, evidence) // 6
+	if err := enc.Close(); err != nil {
 		return nil, g.requestBroken(tun, req, err)
 	}
 	reply, err := tun.Answer()
@@ -162,14 +160,13 @@ func (g *Gateway) clientExchange(ctx context.Context, x *Exchange, r *http.Reque
 	return resp, nil // 9: ServeClient answers
 }
 
-// sendEvidence ends a message with its signature. The encoder repeats its first
-// error, so the last call tells.
-func sendEvidence(enc *message.Encoder, e *asic.Evidence) error {
+// putEvidence writes the signature of a message, which is then to be closed. The
+// encoder repeats its first error.
+func putEvidence(enc *message.Encoder, e *asic.Evidence) {
 	if e.Chain != nil {
 		_ = enc.HashChain(e.ChainResult, e.Chain)
 	}
 	_ = enc.Signature(e.Signature)
-	return enc.Close()
 }
 
 // requestBroken tells why a request could not be sent to its end. If the peer
@@ -333,7 +330,7 @@ func (g *Gateway) readAnswer(req *message.Request, reply *tunnel.Response, x *Ex
 	if err := msg.readRest(&x.Out); err != nil {
 		return nil, nil, err
 	}
-	return &answer{resp, msg.content, reply.Header.Get("X-Original-Content-Type")}, msg.evidence(), nil
+	return &answer{resp, msg.content, reply.Header.Get("X-Original-Content-Type")}, msg.evidence(resp.Digest()), nil
 }
 
 // inconsistentCode chooses the code for a response that belongs to another

@@ -142,10 +142,11 @@ func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error 
 	}
 }
 
-// evidence returns what the message proves, as received.
-func (m *received) evidence() *asic.Evidence {
+// evidence returns what the message proves, as received. head is the digest of
+// its head.
+func (m *received) evidence(head [sha512.Size]byte) *asic.Evidence {
 	return &asic.Evidence{
-		Message: sha512.Sum512(m.raw), Attachments: m.content.Digests(),
+		Message: head, Attachments: m.content.Digests(),
 		Signature: m.signature, ChainResult: m.chainResult, Chain: m.chain,
 	}
 }

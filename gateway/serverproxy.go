@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha512"
 	"io"
 	"net/http"
 	"strconv"
@@ -24,12 +23,10 @@ func (g *Gateway) ServeServer(w http.ResponseWriter, r *http.Request) {
 	x := &Exchange{Side: "server", Start: g.now(), Remote: r.RemoteAddr}
 	g.metrics.begin(x)
 	defer g.metrics.end(x)
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 
 	body := newIdleBody(w, r, g.limits.Idle)
 	out := &responseWriter{w: w, ctl: http.NewResponseController(w), idle: g.limits.Idle}
-	if err := g.serverExchange(ctx, x, r, body, out); err != nil {
+	if err := g.serverExchange(r.Context(), x, r, body, out); err != nil {
 		f := fault.At(fault.ServerProxy, err)
 		x.Err, x.ResponseOut = f, g.now()
 		body.drain(drainRefused, g.limits.Idle) // Java security servers write the whole request before they read the answer
@@ -97,7 +94,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	defer msg.content.Close()
 	x.sent = len(msg.content)
 
-	evidence := msg.evidence() // 4
+	evidence := msg.evidence(req.Digest()) // 4
 	if _, err := g.verifier.Signature(evidence, req.Client, view, g.now()); err != nil {
 		return fault.Wrap(signatureCode(err), err, "The request of %s is not signed as it must be: %v", req.Client.LogString(), err)
 	}
@@ -140,7 +137,7 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 	x.response, x.got = resp, len(content)
 	x.hop.End(g.now(), "", "")
 
-	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), sha512.Sum512(resp.Raw), content.Digests()) // 8
+	signed, err := g.signer.Sign(ctx, view, req.Service.Owner().Member(), resp.Digest(), content.Digests()) // 8
 	if err != nil {
 		return signingFault(req.Service.Owner(), err)
 	}
@@ -151,7 +148,8 @@ func (g *Gateway) serverExchange(ctx context.Context, x *Exchange, r *http.Reque
 		return err
 	}
 	x.ResponseOut = g.now()
-	if err := sendEvidence(enc, signed); err != nil {
+	putEvidence(enc, signed)
+	if err := out.end(); err != nil {
 		return fault.Wrap(fault.IOError, err, "The response could not be sent")
 	}
 	return nil
@@ -195,7 +193,17 @@ func (o *responseWriter) begin(enc *message.Encoder) {
 	h["Content-Type"] = []string{enc.ContentType()}
 	// Java reads this name from a case-sensitive map.
 	h["x-hash-algorithm"] = []string{"SHA-512"}
+	enc.Hold(holdBack) // a small answer goes out at once, in one piece
 	o.enc = enc
+}
+
+// end ends the answer. If none of it has been sent, its length is known: it needs
+// no chunks.
+func (o *responseWriter) end() error {
+	if n, ok := o.enc.Whole(); ok {
+		o.w.Header()["Content-Length"] = []string{strconv.Itoa(n)}
+	}
+	return o.enc.Close()
 }
 
 // describe tells what a SOAP answer was. It must be called before the first
@@ -217,7 +225,7 @@ func (o *responseWriter) Write(p []byte) (int, error) {
 func (o *responseWriter) refuse(f *fault.Error) {
 	if o.enc != nil {
 		_ = o.enc.Fault(f.SOAP())
-		_ = o.enc.Close() // the peer may have gone; the fault is logged anyway
+		_ = o.end() // the peer may have gone; the fault is logged anyway
 		return
 	}
 	body := f.SOAP()

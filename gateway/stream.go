@@ -16,8 +16,8 @@ import (
 	"kontor/registry/id"
 )
 
-// holdBack is how much of a request waits in memory before its tunnel starts:
-// a message that fits goes out in one piece, larger ones stream.
+// holdBack is how much of a message to a peer waits in memory: one that fits goes
+// out in one piece, larger ones stream.
 const holdBack = 96 << 10
 
 // heldBuffers are for what waits; larger ones than maxPooledHeld are rare and
