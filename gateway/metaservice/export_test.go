@@ -2,11 +2,7 @@
 
 package metaservice
 
-import (
-	"net/http"
-
-	"kontor/gateway"
-)
+import "context"
 
 // What the tests of this package may call.
 var (
@@ -15,10 +11,21 @@ var (
 	HideAddresses   = hideAddresses
 )
 
-// MaxHeld is how many documents are in memory at once.
-const MaxHeld = maxHeld
+const (
+	MaxHeld    = maxHeld
+	MaxPerHost = maxPerHost
+	FetchTime  = fetchTime
+)
 
-// Hold bounds how often serve runs at once.
-func Hold(serve func(http.ResponseWriter, *http.Request, *gateway.Call) error) func(http.ResponseWriter, *http.Request, *gateway.Call) error {
-	return newDocuments().hold(serve)
+// NewTurns returns a function that calls get when there is a place for a
+// document of a server. The document is in memory until done is called.
+func NewTurns(late error) func(ctx context.Context, server string, get func(context.Context) error) (done func(), err error) {
+	d := newDocuments()
+	return func(ctx context.Context, server string, get func(context.Context) error) (func(), error) {
+		_, done, err := inTurn(ctx, d, server, func(ctx context.Context) (struct{}, error) { return struct{}{}, get(ctx) }, func() error { return late })
+		if len(d.hosts.by) > MaxHeld {
+			panic("servers are not forgotten")
+		}
+		return done, err
+	}
 }

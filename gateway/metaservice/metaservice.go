@@ -13,9 +13,12 @@
 package metaservice
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
+	"net/url"
+	"sync"
 	"time"
 
 	"kontor/gateway"
@@ -41,8 +44,8 @@ func Builtins() []gateway.Builtin {
 	return []gateway.Builtin{
 		{Code: serverconf.ListMethods, REST: true, SOAP: true, Serve: serveMethods(listed)},
 		{Code: serverconf.AllowedMethods, REST: true, SOAP: true, Serve: serveMethods(allowed)},
-		{Code: serverconf.GetOpenAPI, REST: true, Serve: d.hold(d.serveOpenAPI)},
-		{Code: serverconf.GetWSDL, SOAP: true, Serve: d.hold(d.serveWSDL)},
+		{Code: serverconf.GetOpenAPI, REST: true, Serve: d.serveOpenAPI},
+		{Code: serverconf.GetWSDL, SOAP: true, Serve: d.serveWSDL},
 	}
 }
 
@@ -54,26 +57,104 @@ type documents struct {
 	// slots bound how many are rewritten at once: a tree of YAML takes two hundred
 	// times as much memory as its text.
 	slots chan struct{}
+	// hosts bound how many are fetched from one server at once: one that hangs
+	// must leave places to the others.
+	hosts *hosts
 }
 
-// maxHeld is how many documents are in memory at once.
-const maxHeld = 16
+const (
+	maxHeld    = 16 // documents in memory at once
+	maxPerHost = 2  // of them from one server
+	// fetchTime bounds the wait for a place and the download together: a server
+	// that hangs keeps its places no longer.
+	fetchTime = 30 * time.Second
+)
 
 func newDocuments() documents {
-	return documents{held: make(chan struct{}, maxHeld), slots: make(chan struct{}, 2)}
+	return documents{held: make(chan struct{}, maxHeld), slots: make(chan struct{}, 2), hosts: &hosts{by: map[string]*hostPlaces{}}}
 }
 
-// hold makes serve wait for its turn to have a document in memory.
-func (d documents) hold(serve func(http.ResponseWriter, *http.Request, *gateway.Call) error) func(http.ResponseWriter, *http.Request, *gateway.Call) error {
-	return func(w http.ResponseWriter, r *http.Request, c *gateway.Call) error {
-		select {
-		case d.held <- struct{}{}:
-			defer func() { <-d.held }()
-			return serve(w, r, c)
-		case <-r.Context().Done():
-			return r.Context().Err()
+// fetch reads the document that describes a service, when there is a place for
+// it. The caller calls done when it needs the document no more.
+func (d documents) fetch(ctx context.Context, c *gateway.Call, s *serverconf.Service) (document *gateway.Document, done func(), err error) {
+	server := ""
+	if s.Description.File == "" {
+		if u, err := url.Parse(s.Description.URL); err == nil {
+			server = u.Host
 		}
 	}
+	return inTurn(ctx, d, server, func(ctx context.Context) (*gateway.Document, error) {
+		return c.Document(ctx, s)
+	}, func() error {
+		return fault.New(fault.InternalError, "The server of the description of %s has not answered others for %s", s.ID.LogString(), fetchTime)
+	})
+}
+
+// inTurn calls get when there is a place in memory, and one for the server,
+// unless that is empty. late makes the error of who waited too long. Without an
+// error done gives the place in memory back.
+func inTurn[T any](ctx context.Context, d documents, server string, get func(context.Context) (T, error), late func() error) (got T, done func(), err error) {
+	limited, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	if server != "" {
+		leave, ok := d.hosts.enter(limited, server)
+		if !ok {
+			return got, nil, cmp.Or(ctx.Err(), late())
+		}
+		defer leave()
+	}
+	select {
+	case d.held <- struct{}{}:
+	case <-limited.Done():
+		return got, nil, cmp.Or(ctx.Err(), late())
+	}
+	done = func() { <-d.held }
+	if got, err = get(limited); err != nil {
+		done()
+		return got, nil, err
+	}
+	return got, done, nil
+}
+
+// hosts are the servers that documents are being fetched from.
+type hosts struct {
+	mu sync.Mutex
+	by map[string]*hostPlaces
+}
+
+type hostPlaces struct {
+	places chan struct{}
+	users  int // who has one or waits for one
+}
+
+// enter waits for a place at a server. It returns false when ctx is done first.
+func (h *hosts) enter(ctx context.Context, server string) (leave func(), ok bool) {
+	h.mu.Lock()
+	p := h.by[server]
+	if p == nil {
+		p = &hostPlaces{places: make(chan struct{}, maxPerHost)}
+		h.by[server] = p
+	}
+	p.users++
+	h.mu.Unlock()
+	forget := func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if p.users--; p.users == 0 {
+			delete(h.by, server)
+		}
+	}
+	leave = func() { <-p.places; forget() }
+	select {
+	case p.places <- struct{}{}:
+		if ctx.Err() == nil {
+			return leave, true
+		}
+		leave() // both were there at once
+	case <-ctx.Done():
+		forget()
+	}
+	return nil, false
 }
 
 // rewrite makes of a document what may be shown.

@@ -47,10 +47,11 @@ func (d documents) serveOpenAPI(w http.ResponseWriter, r *http.Request, c *gatew
 	case s.Description.URL == "" && s.Description.File == "":
 		return fault.New(fault.InternalError, "Service %s has no description", name.LogString())
 	}
-	document, err := c.Document(r.Context(), s)
+	document, done, err := d.fetch(r.Context(), c, s)
 	if err != nil {
 		return err
 	}
+	defer done()
 	asJSON := isJSON(document)
 	hide := hideServersYAML
 	if asJSON {

@@ -52,10 +52,11 @@ func (d documents) serveWSDL(w http.ResponseWriter, r *http.Request, c *gateway.
 	case !ok, s.Description.URL == "" && s.Description.File == "":
 		return fault.New(fault.UnknownService, "Could not find wsdl URL for service %s", name.LogString())
 	}
-	document, err := c.Document(r.Context(), s)
+	document, done, err := d.fetch(r.Context(), c, s)
 	if err != nil {
 		return err
 	}
+	defer done()
 	content, err := d.rewrite(r.Context(), document.Content, hideAddresses)
 	if err != nil {
 		return fault.Wrap(fault.InternalError, err, "The description of service %s is not a WSDL document that can be passed on: %v", name.LogString(), err)
