@@ -441,6 +441,36 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
+// A call that is repeated while it is under way is told to wait, and then gets
+// the answer of the first; the client waits by itself.
+func TestRepeatedWhileUnderWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	documents := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		_, _ = rw.Write([]byte(`{"openapi":"3.0.3","info":{"title":"t","version":"1"},"servers":[{"url":"http://10.0.0.1"}],"paths":{"/a":{"get":{"responses":{"200":{"description":"ok"}}}}}}`))
+	}))
+	defer documents.Close()
+	body := `{"type":"OPENAPI3","code":"slow","url":"` + documents.URL + `"}`
+	add := func(key string) *httptest.ResponseRecorder {
+		return w.raw(w.secret, "POST", "/api/v1/clients/DEV%2FGOV%2F1001%2Fportal/descriptions", body, "Idempotency-Key", key)
+	}
+	first := make(chan *httptest.ResponseRecorder)
+	go func() { first <- add("k") }()
+	<-asked
+	if r := add("k"); r.Code != http.StatusConflict || r.Header().Get("Retry-After") != "1" || !strings.Contains(r.Body.String(), guard.CodeUnderWay) || !strings.Contains(r.Body.String(), "the same Idempotency-Key") {
+		t.Errorf("under way: %d %v %s", r.Code, r.Header(), r.Body)
+	}
+	close(answer)
+	done := <-first
+	again := add("k")
+	if done.Code/100 != 2 || again.Code != done.Code || again.Body.String() != done.Body.String() || again.Header().Get("Idempotency-Replayed") != "true" {
+		t.Errorf("%d %s\n%d %s", done.Code, done.Body, again.Code, again.Body)
+	}
+}
+
 // A client whose connection breaks before the answer asks again, and the change
 // is made once.
 func TestBrokenConnection(t *testing.T) {

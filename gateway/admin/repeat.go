@@ -86,7 +86,8 @@ func repeated(ctx huma.Context, e *repeat, content [sha256.Size]byte) {
 	case e.content != content:
 		writeProblem(ctx, guard.NewProblem(http.StatusUnprocessableEntity, guard.CodeKeyReused, "this idempotency key was used for another call", "use a new key for each change"))
 	case !e.done:
-		writeProblem(ctx, guard.NewProblem(http.StatusConflict, "under_way", "the same call is under way", "repeat it later"))
+		ctx.SetHeader("Retry-After", "1")
+		writeProblem(ctx, guard.NewProblem(http.StatusConflict, guard.CodeUnderWay, "the same call is still under way", "repeat it with the same Idempotency-Key; when it has ended, the answer is that of the first"))
 	default:
 		for name, values := range e.header {
 			for _, v := range values {

@@ -69,8 +69,9 @@ type Request struct {
 const keyHeader = "Idempotency-Key"
 
 // Do makes a call. Answers that are not 2xx are errors: a *Problem if the
-// server explains it. When told that there are too many calls, it waits. When
-// the connection breaks, a call with an Idempotency-Key is repeated once.
+// server explains it. When told that there are too many calls, or that the same
+// call is under way, it waits. When the connection breaks, a call with an
+// Idempotency-Key is repeated once.
 func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
@@ -94,7 +95,9 @@ func (c *Client) Do(ctx context.Context, r Request) (*http.Response, error) {
 		problem := c.problem(resp)
 		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 		wait := time.Duration(seconds) * time.Second
-		if resp.StatusCode != http.StatusTooManyRequests || err != nil || wait > maxWait || waits == maxWaits {
+		var p *Problem
+		again := resp.StatusCode == http.StatusTooManyRequests || errors.As(problem, &p) && p.Code == CodeUnderWay
+		if !again || err != nil || wait > maxWait || waits == maxWaits {
 			return nil, problem
 		}
 		select {

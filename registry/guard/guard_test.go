@@ -5,6 +5,8 @@ package guard_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,6 +147,40 @@ func TestRate(t *testing.T) {
 	}
 	for i := range 40_000 { // memory stays bounded, whoever calls
 		r.Allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255))
+	}
+}
+
+// A client that repeats a call which is under way waits for its answer.
+func TestClientWaits(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if calls++; calls == 1 {
+			w.Header().Set("Retry-After", "0")
+			guard.WriteProblem(w, guard.NewProblem(http.StatusConflict, guard.CodeUnderWay, "under way", "repeat it"))
+			return
+		}
+		if calls == 3 { // another conflict is final
+			w.Header().Set("Retry-After", "0")
+			guard.WriteProblem(w, guard.NewProblem(http.StatusConflict, guard.CodeExists, "there", "change it"))
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer s.Close()
+	c := guard.NewClient(s.URL, "key", "gateway", s.Certificate())
+	do := func() error {
+		resp, err := c.Do(t.Context(), guard.Once(guard.Request{Method: http.MethodPost, Path: "/"}))
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	if err := do(); err != nil || calls != 2 {
+		t.Errorf("%v after %d calls", err, calls)
+	}
+	if err := do(); err == nil || calls != 3 {
+		t.Errorf("%v after %d calls", err, calls)
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	CodeInUse            = "in_use"             // others need what is removed
 	CodeChangedMeanwhile = "changed_meanwhile"  // If-Match does not hold any more
 	CodeKeyReused        = "idempotency_key_reused"
+	CodeUnderWay         = "under_way" // the same call, by its idempotency key; see Retry-After
 	CodeTooLarge         = "too_large"
 	CodeMediaType        = "unsupported_media_type"
 	CodeTimeout          = "timeout"        // the request did not arrive in time
