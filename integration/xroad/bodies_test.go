@@ -54,6 +54,22 @@ func TestLiveBodies(t *testing.T) {
 			}
 			kind, message := testnet.Related(`; type="application/xop+xml"; start="<root@b>"; start-info="text/xml"`, parts...)
 			w.soap(t, "xop", kind, chunked(message), parts...)
+
+			// Optional headers, and the action that a service wants to be told.
+			extra := `<xro:issue>12/7 &amp; ü</xro:issue><rp:representedParty xmlns:rp="http://x-road.eu/xsd/representation.xsd"><rp:partyClass>COM</rp:partyClass><rp:partyCode>7</rp:partyCode></rp:representedParty>`
+			full := testnet.Envelope{Client: w.client, Service: w.provider + "/soap", ID: w.id("full"), Extra: extra, Body: `<soap xmlns="urn:q">õ</soap>`}.String()
+			res := w.call(t, http.MethodPost, "/", "text/xml", strings.NewReader(full), `SOAPAction: "urn:act"`)
+			got := n.Service.Requests()
+			if last := got[len(got)-1]; !bytes.Contains(res.Body, []byte(extra)) || !bytes.Contains(res.Body, []byte(">õ</")) || !bytes.Equal(last.Body, []byte(full)) || last.Header.Get("Soapaction") != `"urn:act"` {
+				t.Errorf("%s; the service has got %+v", res.Body, last)
+			}
+
+			// X-Road takes other character sets, too; a gateway says that it does not.
+			latin := bytes.ReplaceAll(bytes.ReplaceAll([]byte(full), []byte("õ"), []byte{0xf5}), []byte("ü"), []byte{0xfc})
+			latin = bytes.Replace(latin, []byte("UTF-8"), []byte("ISO-8859-1"), 1)
+			if res = w.call(t, http.MethodPost, "/", "text/xml; charset=ISO-8859-1", bytes.NewReader(latin)); !bytes.Contains(res.Body, []byte("the charset must be UTF-8")) {
+				t.Errorf("%d %s", res.Status, res.Body)
+			}
 		})
 	}
 }
