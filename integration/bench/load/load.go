@@ -232,10 +232,14 @@ func (c *client) answer(q Request) error {
 	}
 	const small = 64 << 10
 	if status != 200 || q.Want == nil {
-		b, err := io.ReadAll(io.LimitReader(body, small))
-		if err != nil {
+		if len(c.buf) < small {
+			c.buf = make([]byte, small)
+		}
+		n, err := io.ReadFull(body, c.buf[:small])
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			return err
 		}
+		b := c.buf[:n]
 		if status != 200 || !bytes.Contains(b, q.Contains) {
 			return fmt.Errorf("answer %d: %s", status, b)
 		}

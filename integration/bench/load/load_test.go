@@ -24,6 +24,7 @@ func TestRun(t *testing.T) {
 		"empty":           load.Get(addr, "/rest", "", 0),
 		"large":           load.Get(addr, "/rest", "", 3<<20+1),
 		"sent":            load.Post(addr, "/rest", "", 3<<20+1),
+		"exchange":        load.Exchange(addr, "", "", 850, 1024),
 		"SOAP":            load.SOAP(addr, "A/B/C/d", "A/B/E/f/answer", 0),
 		"SOAP attachment": load.SOAP(addr, "A/B/C/d", "A/B/E/f/answer", 300_000),
 	} {

@@ -25,6 +25,15 @@ func Post(addr, prefix, header string, n int64) Request {
 			"Content-Type: application/json\r\nContent-Length: " + strconv.FormatInt(n, 10) + "\r\n\r\n")}
 }
 
+// Exchange sends so many bytes, at most 64 KiB, and asks for others. Head and
+// body leave in one piece, as those of SOAP do.
+func Exchange(addr, prefix, header string, send, ask int64) Request {
+	sent, want := service.NewContent(send), service.NewContent(ask)
+	return Request{Addr: addr, Want: &want,
+		Head: fmt.Appendf(nil, "POST %s/exchange/%d/%d HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			prefix, send, ask, addr, header, send, sent.Bytes())}
+}
+
 // SOAP puts a question by SOAP. Client and service are paths of identifiers, as
 // in "DEV/GOV/1/portal". With attachment > 0 one of so many bytes follows.
 func SOAP(addr, client, provider string, attachment int64) Request {

@@ -26,6 +26,7 @@ const (
 //
 //	GET  …/bytes/{n}  with n bytes of a [Content]
 //	POST …/sink/{n}   after reading and comparing n bytes of a [Content]
+//	POST …/exchange/{n}/{m}  after reading and comparing n bytes of a [Content], with m bytes
 //	POST …/soap       with a SOAP envelope of 1 KB; attachments are read to their end
 func Handler() http.Handler {
 	var known sync.Map // int64 → Content
@@ -43,32 +44,44 @@ func Handler() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		dir, last, _ := cutLast(r.URL.Path)
-		_, what, _ := cutLast(dir)
-		switch {
-		case r.Method == http.MethodGet && what == "bytes":
-			c, ok := content(w, last)
-			if !ok {
-				return
+		dir, what, _ := cutLast(dir)
+		send := func() {
+			if c, ok := content(w, last); ok {
+				w.Header().Set("Content-Type", "application/json")
+				w.Header().Set("Content-Length", last)
+				_, _ = c.Reader().(io.WriterTo).WriteTo(w) // the asker sees what is missing
 			}
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Content-Length", last)
-			_, _ = c.Reader().(io.WriterTo).WriteTo(w) // the asker sees what is missing
-		case r.Method == http.MethodPost && what == "sink":
-			c, ok := content(w, last)
+		}
+		// read reads a body and compares it.
+		read := func(size string) bool {
+			c, ok := content(w, size)
 			if !ok {
-				return
+				return false
 			}
+			buf := buffers.Get().(*[]byte)
+			defer buffers.Put(buf)
 			check := c.Checker()
-			_, err := io.CopyBuffer(check, r.Body, make([]byte, 256<<10))
+			_, err := io.CopyBuffer(check, r.Body, *buf)
 			if err == nil {
 				err = check.Close()
 			}
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
 			}
-			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"read":%d}`, c.Size)
+			return err == nil
+		}
+		switch {
+		case r.Method == http.MethodGet && what == "bytes":
+			send()
+		case r.Method == http.MethodPost && what == "sink":
+			if read(last) {
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{"read":%s}`, last)
+			}
+		case r.Method == http.MethodPost && strings.HasSuffix(dir, "/exchange"):
+			if read(what) {
+				send()
+			}
 		case r.Method == http.MethodPost && last == "soap":
 			answerSOAP(w, r)
 		default:
@@ -77,11 +90,16 @@ func Handler() http.Handler {
 	})
 }
 
+// buffers are for reading: one for each request would cost more than the answer.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
 // answerSOAP sends the header of the question back, with a body of its own.
 func answerSOAP(w http.ResponseWriter, r *http.Request) {
 	// The header is in the first kilobytes, behind the part's head if there are
 	// attachments.
-	buf := make([]byte, 256<<10)
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := *pooled
 	n, err := io.ReadAtLeast(r.Body, buf, 1)
 	from := bytes.Index(buf[:n], []byte("<?xml"))
 	to := bytes.Index(buf[:n], []byte("</soap:Header>"))
