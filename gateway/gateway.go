@@ -155,6 +155,7 @@ func (g *Gateway) Wait(ctx context.Context) error {
 	go func() { g.draining.Wait(); close(done) }()
 	select {
 	case <-done:
+		g.services.close()
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -230,3 +230,12 @@ func (c *serviceClients) of(g *Gateway, s *serverconf.Service) *http1.Client {
 	c.pools[key] = client
 	return client
 }
+
+// close closes the connections that nobody uses.
+func (c *serviceClients) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, client := range c.pools {
+		client.Close()
+	}
+}

@@ -123,7 +123,10 @@ func TestTracesBegin(t *testing.T) {
 			c.Tracing.Propagate = true // carries what it gets, tells nobody
 		}
 	})
-	rest, soap := exchange(t, n)
+	rest, soap := exchange(t, n, "Tracestate: of=nothing")
+	if rest.Get("Tracestate") != "" {
+		t.Errorf("another trace's state came along: %v", rest)
+	}
 	if res := n.Call(testnet.Stranger, "GET", testnet.Path(testnet.Persons), nil); res.Code == "" {
 		t.Fatal("not denied")
 	}
