@@ -15,7 +15,7 @@ import (
 const (
 	// settled is how long a role must be quiet after its start, quiet how long
 	// later: a pause between two bursts is not worth the work.
-	settled = time.Second
+	settled = 500 * time.Millisecond
 	quiet   = 10 * time.Second
 	// quietRate is how much a quiet role allocates, in bytes per second: it
 	// polls, stamps and is asked for its metrics.
@@ -54,7 +54,7 @@ func giveBack(ctx context.Context, allocated func() uint64, free func()) {
 		}
 		before := last
 		last = allocated()
-		if last-before >= uint64(every/time.Second)*quietRate || last < enough {
+		if last-before >= uint64(every)*quietRate/uint64(time.Second) || last < enough {
 			continue
 		}
 		free()

@@ -5,6 +5,7 @@ package roles_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,34 +19,34 @@ func TestGiveBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const mib = 1 << 20
-		var allocated uint64
+		var allocated atomic.Uint64
 		start := time.Now()
 		var freed []time.Duration
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			roles.GiveBackAs(ctx, func() uint64 { return allocated }, func() {
+			roles.GiveBackAs(ctx, allocated.Load, func() {
 				freed = append(freed, time.Since(start))
-				allocated += mib / 2
+				allocated.Add(mib / 2)
 			})
 		}()
-		time.Sleep(time.Second / 2)
-		for second := range 120 {
+		time.Sleep(time.Second / 4)
+		for step := range 240 {
 			switch {
-			case second < 2: // start
-				allocated += 9 * mib
-			case second < 20: // nothing but what goes on always
-				allocated += mib / 4
-			case second < 40: // load
-				allocated += 3 * mib
+			case step < 4: // start
+				allocated.Add(5 * mib)
+			case step < 40: // nothing but what goes on always
+				allocated.Add(mib / 8)
+			case step < 80: // load
+				allocated.Add(mib * 3 / 2)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second / 2)
 			synctest.Wait()
 		}
 		stop()
 		<-done
-		if want := []time.Duration{3 * time.Second, 53 * time.Second}; !slices.Equal(freed, want) {
+		if want := []time.Duration{2500 * time.Millisecond, 52500 * time.Millisecond}; !slices.Equal(freed, want) {
 			t.Errorf("given back after %v, want %v", freed, want)
 		}
 	})
