@@ -202,7 +202,7 @@ func (o *call) download(ctx context.Context, file string) (bool, error) {
 			return true, nil
 		case status == http.StatusNotFound:
 			return false, nil
-		case status != http.StatusInternalServerError:
+		case status != http.StatusInternalServerError || !bytes.Contains(said, []byte("timestamp")): // X-Road: "Message signature has not been timestamped yet!"
 			return false, fmt.Errorf("the gateway refuses the evidence, with HTTP status %d: %s", status, bytes.TrimSpace(said))
 		case time.Now().After(deadline):
 			return false, errNotStamped

@@ -297,6 +297,15 @@ func TestCall(t *testing.T) {
 	})
 }
 
+// Evidence from a log without bodies proves nothing, and the finding says why.
+func TestWithheldEvidence(t *testing.T) {
+	t.Parallel()
+	n := testnet.Start(t, testnet.Options{Gateway: func(_ string, c *config.Gateway) { c.MessageLog.Bodies = false }})
+	flags := []string{"call", "--gateway", "http://" + n.A.Cfg.Listen.Consumer, "--client", testnet.Portal, "-v", "--wait", "20s"}
+	kontor(t, append(flags, testnet.Persons+"/secret", "-H", "Accept: text/plain")...).holds(t, 0,
+		"Evidence of message", ": invalid", "digest of message.xml", "keeps no bodies by policy", "ask the other party")
+}
+
 func TestCallFindsTheSandbox(t *testing.T) {
 	t.Parallel()
 	n, _ := network(t)

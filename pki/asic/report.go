@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -414,9 +415,30 @@ func (j *judge) digest(name string, p covered, computed []byte) {
 	if !bytes.Equal(p.digest, computed) {
 		err = fmt.Errorf("it is not what was signed: its digest is %s, signed is %s",
 			base64.StdEncoding.EncodeToString(computed), base64.StdEncoding.EncodeToString(p.digest))
+		if name == entryMessage && mayBeWithheld(j.c.Message) {
+			err = fmt.Errorf("%w; it looks as a log leaves it that keeps no bodies by policy (Kontor: message_log.bodies, X-Road: message-body-logging): "+
+				"if so, what was withheld cannot be proven with this container; ask the other party for its own. If not, it was changed", err)
+		}
 	}
 	j.check(CheckDigest+name, err, "as signed")
 }
+
+// mayBeWithheld reports whether a message that is not what was signed has the
+// form in which logs keep messages without their bodies: nothing, a REST head
+// with x-road- headers alone, or a SOAP envelope with an empty body (X-Road:
+// Security Server User Guide, message-body-logging).
+func mayBeWithheld(message []byte) bool {
+	text := strings.TrimSpace(string(message))
+	if strings.HasPrefix(strings.TrimPrefix(text, "\ufeff"), "<") {
+		return emptyBody.MatchString(text)
+	}
+	lines := strings.Split(text, "\n")
+	return text == "" || !slices.ContainsFunc(lines[min(2, len(lines)):], func(line string) bool {
+		return !strings.HasPrefix(strings.ToLower(line), "x-road-")
+	})
+}
+
+var emptyBody = regexp.MustCompile(`<(?:[\w.-]+:)?Body(?:\s[^<>]*)?(?:/>|>\s*</)`)
 
 // timestamp checks the time-stamp and sets the instant for which everything
 // else is judged.

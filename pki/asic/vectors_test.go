@@ -161,3 +161,47 @@ func TestVectorsEveryByte(t *testing.T) {
 		}
 	}
 }
+
+// A message that looks as logs without bodies leave it is no less wrong, but the
+// finding says what may have happened.
+func TestVectorsWithheld(t *testing.T) {
+	t.Parallel()
+	trust := vectorTrust(t)
+	withMessage := func(name string, change func(string) string) *asic.Report {
+		data, err := os.ReadFile(filepath.Join(vectorDir, name+".asice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := slices.DeleteFunc(readZip(t, data), func(e zipEntry) bool { return strings.HasSuffix(e.name, "/") })
+		for i, e := range entries {
+			if e.name == "message.xml" {
+				entries[i].data = []byte(change(string(e.data)))
+			}
+		}
+		return verify(t, writeZip(t, entries), trust)
+	}
+	for _, tt := range []struct {
+		file     string
+		change   func(string) string
+		withheld bool
+	}{
+		{"valid-non-batch-rest", func(m string) string {
+			lines := slices.DeleteFunc(strings.SplitAfter(m, "\n"), func(l string) bool {
+				return strings.Contains(l, ":") && !strings.HasPrefix(strings.ToLower(l), "x-road-")
+			})
+			return strings.Join(lines, "") + "x-road-more:1\r\n"
+		}, true},
+		{"valid-non-batch-rest", func(m string) string { return m + "accept:*\r\n" }, false},
+		{"valid-signed-message", func(m string) string {
+			from, to := strings.Index(m, "Body>")+5, strings.LastIndex(m, "Body>")
+			return m[:from] + m[strings.LastIndex(m[:to], "</"):]
+		}, true},
+		{"valid-signed-message", func(m string) string { return m + " " }, false},
+	} {
+		r := withMessage(tt.file, tt.change)
+		i := slices.IndexFunc(r.Checks, func(c asic.Check) bool { return c.Name == asic.CheckDigest+"message.xml" })
+		if i < 0 || r.Valid || strings.Contains(r.Checks[i].Err, "keeps no bodies by policy") != tt.withheld {
+			t.Errorf("%s: %+v", tt.file, r.Checks)
+		}
+	}
+}
