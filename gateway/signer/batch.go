@@ -23,7 +23,8 @@ type Batching string
 // The ways of batching.
 const (
 	// Auto signs together what waits for the same key: nothing waits for nothing,
-	// so a lone message is signed alone and at once.
+	// so a lone message is signed alone and at once. In a crowd a signature waits
+	// a moment for more to join.
 	Auto Batching = "auto"
 	// Never gives every message its own signature, made in parallel.
 	Never Batching = "never"
@@ -49,6 +50,21 @@ const (
 	maxBatch = 256
 	// company is how long Always waits.
 	company = 2 * time.Millisecond
+
+	// crowd is how many messages share a signature on average from which on Auto
+	// takes it that more are about to come. So many come together only where the
+	// processors are busy: while one message waits, others are worked on.
+	crowd = 4
+	// Auto gathers a crowd for gathering times what a signature takes, so that
+	// slow keys make few, for at most maxGathering: a fraction of what an
+	// exchange takes in a crowd.
+	gathering    = 32
+	maxGathering = 4 * time.Millisecond
+	// Each doubling of a batch costs every message another step of its hash
+	// chain, at both ends: more than minEnough, or a signature's time divided by
+	// stepCost, are not worth waiting for.
+	minEnough = 12
+	stepCost  = 12 * time.Microsecond
 )
 
 // press makes the signatures of one key. Who finds it idle leads: it signs for
@@ -61,6 +77,11 @@ type press struct {
 	mu      sync.Mutex // guards the fields below
 	leading bool
 	waiting []*job
+
+	// Of who leads.
+	last int           // how many shared the last signature
+	mean float64       // of late
+	cost time.Duration // of a signature, the least of late
 }
 
 // job is one message that waits for its signature.
@@ -89,20 +110,16 @@ func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
 		p.mu.Unlock()
 	}
 
-	// Others that are ready to run may be about to sign, too: signing keeps the
-	// processor busy, so without this nobody ever waits while there is load.
-	if p.batching == Always {
-		time.Sleep(company)
-	} else {
-		runtime.Gosched()
-	}
+	p.gather()
 	p.mu.Lock()
 	n := min(len(p.waiting), maxBatch-1)
 	batch := append([]*job{j}, p.waiting[:n]...)
 	p.waiting = slices.Delete(p.waiting, 0, n)
 	p.mu.Unlock()
 
+	start := time.Now()
 	p.signTogether(c, batch, now())
+	p.learn(len(batch), time.Since(start))
 	for _, other := range batch[1:] {
 		other.woken <- false
 	}
@@ -115,6 +132,36 @@ func (p *press) sign(c *xades.Credentials, j *job, now func() time.Time) {
 	next := p.waiting[0]
 	p.waiting = slices.Delete(p.waiting, 0, 1)
 	next.woken <- true
+}
+
+// gather gives others time to join who leads.
+func (p *press) gather() {
+	if p.batching == Always {
+		time.Sleep(company)
+		return
+	}
+	// Others that are ready to run may be about to sign, too: signing keeps the
+	// processor busy, so without this nobody ever waits while there is load.
+	runtime.Gosched()
+	if p.last == 1 || p.mean < crowd {
+		return
+	}
+	p.mu.Lock()
+	here := 1 + len(p.waiting)
+	p.mu.Unlock()
+	if here < max(minEnough, int(p.cost/stepCost)) {
+		time.Sleep(min(gathering*p.cost, maxGathering))
+	}
+}
+
+// learn notes what the last signature took. The least counts, for the rest is
+// waiting for a processor; it grows slowly, as the key may have become slower.
+func (p *press) learn(messages int, took time.Duration) {
+	p.last = messages
+	p.mean += (float64(messages) - p.mean) / 8
+	if p.cost += p.cost / 64; p.cost == 0 || took < p.cost {
+		p.cost = took
+	}
 }
 
 // counts are what a Signer made since it started.
