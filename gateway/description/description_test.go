@@ -4,6 +4,7 @@ package description_test
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"kontor/gateway/description"
 )
@@ -459,7 +461,49 @@ func FuzzOpenAPI(f *testing.F) {
 	})
 }
 
+// Documents in the encodings that are usual besides UTF-8 say the same.
+func TestEncodings(t *testing.T) {
+	t.Parallel()
+	want, err := description.ReadWSDL([]byte(wsdl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(encoding string) string { return strings.Replace(wsdl, "UTF-8", encoding, 1) }
+	wide := func(s string, order binary.AppendByteOrder) string {
+		var b []byte
+		for _, unit := range utf16.Encode([]rune(s)) {
+			b = order.AppendUint16(b, unit)
+		}
+		return string(b)
+	}
+	latin := make([]byte, 0, len(wsdl))
+	for _, r := range in("iso-8859-1") {
+		if r > 0xff {
+			t.Fatalf("the document has %q, which is not in ISO 8859-1", r)
+		}
+		latin = append(latin, byte(r))
+	}
+	for name, doc := range map[string]string{
+		"mark": "\ufeff" + wsdl, "latin": string(latin), "little": wide("\ufeff"+in("UTF-16"), binary.LittleEndian),
+		"big": wide("\ufeff"+in("UTF-16"), binary.BigEndian), "without a mark": wide(in("UTF-16BE"), binary.BigEndian),
+	} {
+		if got, err := description.ReadWSDL([]byte(doc)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	for name, doc := range map[string]string{
+		"wide, says narrow": wide("\ufeff"+wsdl, binary.LittleEndian), "narrow, says wide": in("UTF-16"), "half": wide("\ufeff"+in("UTF-16"), binary.BigEndian)[1:],
+		"odd": wide("\ufeff"+in("UTF-16"), binary.BigEndian) + "x", "unknown": in("windows-1251"),
+	} {
+		if got, err := description.ReadWSDL([]byte(doc)); !errors.Is(err, description.ErrDocument) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
 func FuzzWSDL(f *testing.F) {
+	f.Add([]byte("\xfe\xff\x00<\x00a\x00/\x00>"))
+	f.Add([]byte("<?xml version='1.0' encoding='ISO-8859-1'?><a>\xfc</a>"))
 	f.Add([]byte(wsdl))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := description.ReadWSDL(b)

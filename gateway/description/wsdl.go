@@ -18,7 +18,7 @@ const (
 	overHTTP = "http://schemas.xmlsoap.org/soap/http"
 )
 
-// ReadWSDL reads a WSDL 1.1 document in UTF-8. Each operation of a binding to
+// ReadWSDL reads a WSDL 1.1 document, in an encoding that ToUTF8 knows. Each operation of a binding to
 // SOAP over HTTP is a service; xrd:version in the binding's operation is its
 // version, xrd:title in the documentation of the port type's operation its
 // title. If two ports offer an operation, that of SOAP 1.1 counts, else the
@@ -31,6 +31,10 @@ const (
 func ReadWSDL(b []byte) (*Document, error) {
 	if len(b) > MaxSize {
 		return nil, refuse("it is larger than %d bytes", MaxSize)
+	}
+	b, err := ToUTF8(b)
+	if err != nil {
+		return nil, err
 	}
 	root, err := parseXML(b)
 	if err != nil {
@@ -251,7 +255,7 @@ func (s *scope) bind(attrs []xml.Attr) *scope {
 // parseXML reads a document without DOCTYPE, and hence without entities but the
 // five. What is in <types> is passed over.
 func parseXML(b []byte) (*node, error) {
-	dec := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(b, []byte("\uFEFF"))))
+	dec := xml.NewDecoder(bytes.NewReader(b))
 	var root *node
 	var open []*node
 	for left := maxNodes; ; left-- {

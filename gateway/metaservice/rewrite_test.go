@@ -4,6 +4,7 @@ package metaservice_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"gopkg.in/yaml.v3"
 
@@ -113,6 +115,14 @@ const wsdl = `<?xml version="1.0" encoding="%ENC%"?>
   </wsdl:service>
 </wsdl:definitions>`
 
+func utf16LE(s string) string {
+	var b []byte
+	for _, unit := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, unit)
+	}
+	return string(b)
+}
+
 func TestHideAddresses(t *testing.T) {
 	t.Parallel()
 	fill := func(encoding, umlaut string) string {
@@ -122,6 +132,7 @@ func TestHideAddresses(t *testing.T) {
 		Replace(fill("UTF-8", "ü"))
 	for name, in := range map[string]string{
 		"UTF-8": fill("UTF-8", "ü"), "mark": "\ufeff" + fill("utf-8", "ü"), "Latin": fill("ISO-8859-1", "\xfc"),
+		"UTF-16": utf16LE("\ufeff" + fill("utf-16", "ü")), "UTF-16 without mark": utf16LE(fill("UTF-16LE", "ü")),
 	} {
 		got, err := metaservice.HideAddresses([]byte(in))
 		if err != nil || string(got) != want {
@@ -129,7 +140,7 @@ func TestHideAddresses(t *testing.T) {
 		}
 	}
 	for name, in := range map[string]string{
-		"empty": "", "text": "hello", "open": "<a>", "two": "<a/><b/>", "entity": "<a>&x;</a>", "UTF-16": "\xff\xfe<\x00a\x00/\x00>\x00",
+		"empty": "", "text": "hello", "open": "<a>", "two": "<a/><b/>", "entity": "<a>&x;</a>", "half UTF-16": "\xff\xfe<\x00a\x00/\x00>",
 		"other": fill("UTF-16", "ü"), "wrong": fill("UTF-8", "\xfc"),
 		"document type": `<!DOCTYPE a [<!ENTITY x "y">]><a/>`,
 	} {

@@ -11,13 +11,12 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"kontor/gateway"
+	"kontor/gateway/description"
 	"kontor/gateway/fault"
 	"kontor/gateway/serverconf"
 	"kontor/registry/id"
@@ -123,10 +122,10 @@ var soapNamespaces = map[string]bool{
 }
 
 // hideAddresses replaces the address of each service in a WSDL document.
-// Nothing else in it changes, but that ISO 8859-1 becomes UTF-8. A document
+// Nothing else in it changes, but that another encoding becomes UTF-8. A document
 // type declaration is refused.
 func hideAddresses(b []byte) ([]byte, error) {
-	b, err := toUTF8(b)
+	b, err := description.ToUTF8(b)
 	if err != nil {
 		return nil, err
 	}
@@ -159,31 +158,6 @@ func hideAddresses(b []byte) ([]byte, error) {
 			depth--
 		}
 	}
-}
-
-// encodingDeclaration finds the encoding in an XML declaration.
-var encodingDeclaration = regexp.MustCompile(`^<\?xml\s[^?>]*\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']`)
-
-// toUTF8 returns a document in UTF-8 that says so, without a byte order mark.
-func toUTF8(b []byte) ([]byte, error) {
-	b = bytes.TrimPrefix(b, []byte("\ufeff"))
-	m := encodingDeclaration.FindSubmatchIndex(b)
-	if m == nil {
-		return b, nil // UTF-8, or the parser says what it is not
-	}
-	content := b[m[3]:]
-	switch strings.ToUpper(string(b[m[2]:m[3]])) {
-	case "UTF-8", "US-ASCII":
-	case "ISO-8859-1", "LATIN1":
-		wide := make([]rune, len(content))
-		for i, c := range content {
-			wide[i] = rune(c)
-		}
-		content = []byte(string(wide))
-	default:
-		return nil, fmt.Errorf("its encoding is %s, not UTF-8 or ISO-8859-1", b[m[2]:m[3]])
-	}
-	return slices.Concat(b[:m[2]], []byte("UTF-8"), content), nil
 }
 
 // attribute finds the value of an attribute in a well-formed start tag; to is 0
