@@ -520,7 +520,7 @@ func registerState(r *prometheus.Registry, messages *msglog.Log, global *globalc
 	gauge("kontor_log_bytes", "Size of the message log without body files.", func() float64 { return float64(messages.Stats().Bytes) })
 	gauge("kontor_log_body_bytes", "Size of the message log's body files.", func() float64 { return float64(messages.Stats().BodyBytes) })
 	gauge("kontor_log_free_bytes", "Free space on the disk of the message log; -1: unknown.", func() float64 { return float64(messages.Stats().FreeBytes) })
-	gauge("kontor_log_stalled_seconds", "How long records waited for tables to be written or merged, since the start.", func() float64 { return messages.Stats().Stalled.Seconds() })
+	gauge("kontor_log_stalled_seconds", "How long records waited because the index of the message log lagged behind, since the start.", func() float64 { return messages.Stats().Stalled.Seconds() })
 	gauge("kontor_globalconf_expires_seconds", "Time until the global configuration expires.", func() float64 {
 		if view := global.View(); view != nil {
 			return seconds(view.Expires())

@@ -37,7 +37,7 @@ func TestAllocations(t *testing.T) {
 	for range records { // learn the pattern, fill the pools
 		one()
 	}
-	if got := testing.AllocsPerRun(500, one); got > 20 {
+	if got := testing.AllocsPerRun(500, one); got > 12 {
 		t.Errorf("%v allocations per record", got)
 	}
 	if b := must(l.Stored(uint64(n))); len(b) > 800 {

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"kontor/gateway/message"
 	"kontor/pki/asic"
 )
@@ -26,8 +24,7 @@ type bodySource interface {
 	Path() string
 }
 
-// maxRecord bounds a record; the write-ahead log cannot take batches near 4 GB,
-// and heads, signatures and inline bodies are far smaller.
+// maxRecord bounds a record; heads, signatures and inline bodies are far smaller.
 const maxRecord = 64 << 20
 
 // Append makes r durable and sets r.Seq. On any error the message counts as not
@@ -213,28 +210,26 @@ const maxPooled = 128 << 10
 // write gives e its number and commits it.
 func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	buf := buffers.Get().(*[]byte)
-	known, learn := l.patterns.find(e.Evidence.Signature, l.next.Load())
+	known, learn := l.patterns.find(e.Evidence.Signature, l.segFirst.Load(), l.next.Load())
 	leaf := l.leaves.digest(e.Evidence.Signature)
+	note := noteOf(e, &l.names)
 	value := e.appendTo((*buf)[:0], known)
+	out, err := l.addRecord(ctx, e, value, known, learn, leaf, note)
+	if err == errStalePattern {
+		value = e.appendTo(value[:0], nil)
+		out, err = l.addRecord(ctx, e, value, nil, learn, leaf, note)
+	}
 	if cap(value) <= maxPooled {
-		defer func() { *buf = value[:0]; buffers.Put(buf) }()
+		*buf = value[:0]
+		buffers.Put(buf)
 	}
-	if len(value) > maxRecord {
-		l.discard(e)
-		return 0, fmt.Errorf("%w: %d bytes", ErrInvalid, len(value))
-	}
-	if err := l.takeTurn(ctx); err != nil {
+	if err != nil {
 		if l.failedErr() == nil {
 			l.discard(e)
 		}
 		return 0, err
 	}
-	b, err := l.enqueueEntry(e, value, learn, leaf)
-	<-l.order
-	if err != nil {
-		return 0, err
-	}
-	if err := l.await(b); err != nil {
+	if err := out.wait(); err != nil {
 		return 0, err
 	}
 	for _, b := range e.Bodies {
@@ -246,60 +241,30 @@ func (l *Log) write(ctx context.Context, e *Entry) (seq uint64, err error) {
 	return e.Seq, nil
 }
 
-// turnTimeout bounds the wait for a turn: a turn takes microseconds, so after
-// that the log is as good as broken.
-const turnTimeout = 30 * time.Second
+// errStalePattern means that a record goes to a later segment than its pattern.
+var errStalePattern = errors.New("pattern is in another segment")
 
-// takeTurn returns when the caller holds order.
-func (l *Log) takeTurn(ctx context.Context) error {
-	select {
-	case l.order <- struct{}{}:
-		return nil
-	default: // a timer for each record would cost more than its turn
+// addRecord puts a record into a group. With learn, its signature document
+// becomes a pattern.
+func (l *Log) addRecord(ctx context.Context, e *Entry, value []byte, known *pattern, learn bool, leaf asic.Digest, note recordNote) (*outcome, error) {
+	if len(value) > maxRecord {
+		return nil, fmt.Errorf("%w: %d bytes", ErrInvalid, len(value))
 	}
-	timer := time.NewTimer(turnTimeout)
-	defer timer.Stop()
-	select {
-	case l.order <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return fmt.Errorf("no turn to write within %v", turnTimeout)
-	case <-l.failed:
-		return l.failure
-	}
-}
-
-// enqueueEntry is called by the holder of order. With learn, the signature
-// document becomes a pattern.
-func (l *Log) enqueueEntry(e *Entry, value []byte, learn bool, leaf asic.Digest) (*pebble.Batch, error) {
-	e.Seq = l.next.Load()
-	b := l.db.NewBatchWithSize(len(value) + 512)
-	err := b.Set(numberKey(prefixRecord, e.Seq), value, nil)
-	if learn {
-		err = errors.Join(err, b.Set(numberKey(prefixPattern, e.Seq), e.Evidence.Signature, nil))
-	}
-	for _, key := range indexKeys(e) {
-		err = errors.Join(err, b.Set(key, nil, nil))
-	}
-	for _, body := range e.Bodies {
-		if body.State == BodyFile {
-			err = errors.Join(err, b.Set(nameKey(prefixBody, string(body.data)), bodyRef{e.Seq, body.Size}.encode(), nil))
+	return l.add(ctx, len(value), func(q *queue, b *batch) error {
+		if known != nil && known.seq < q.first {
+			return errStalePattern
 		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	if err := l.enqueue(b); err != nil {
-		return nil, err
-	}
-	if learn {
-		l.patterns.learn(e.Evidence.Signature, e.Seq)
-	}
-	l.next.Store(e.Seq + 1)
-	l.stamps.noteAppend(e.Seq, e.Time, leaf)
-	return b, nil
+		e.Seq = q.next
+		b.buf = appendEntry(b.buf, entryRecord, value)
+		b.note.records = append(b.note.records, note)
+		b.leaves = append(b.leaves, leaf)
+		if learn {
+			l.patterns.learn(e.Evidence.Signature, e.Seq)
+		}
+		q.next++
+		l.next.Store(q.next)
+		return nil
+	})
 }
 
 // discard removes adopted bodies whose record was certainly never written.
@@ -318,23 +283,16 @@ func (l *Log) Get(_ context.Context, seq uint64) (*Entry, error) {
 		return nil, err
 	}
 	defer l.exit()
-	return l.get(l.db, seq)
+	return l.get(seq)
 }
 
-func (l *Log) get(r pebble.Reader, seq uint64) (*Entry, error) {
-	v, err := get(r, numberKey(prefixRecord, seq))
+func (l *Log) get(seq uint64) (_ *Entry, err error) {
+	s, err := l.source()
 	if err != nil {
 		return nil, err
 	}
-	if v == nil {
-		return nil, fmt.Errorf("%w: number %d", ErrNotFound, seq)
-	}
-	e, err := decodeEntry(seq, v, &patternSource{r: r})
-	if err != nil {
-		return nil, err
-	}
-	e.Stamped = seq <= l.stamps.upTo.Load()
-	return e, nil
+	defer func() { err = errors.Join(err, s.close()) }()
+	return s.entry(seq)
 }
 
 // timeBounds of the time index.

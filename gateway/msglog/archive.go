@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 )
@@ -93,77 +92,79 @@ func (l *Log) Prune(ctx context.Context) (int, error) {
 // pruneStep removes the oldest records, as many as fit into one archive file.
 //
 // The archive file is complete and durable before the records go, but under a
-// name of its own; it gets its proper name after the step that removes them and
+// name of its own; it gets its proper name after the entry that removes them and
 // notes it as the last archive. So a crash leaves either the records and a file
 // to throw away, or no records and a file to rename, and never two archives
 // with the same predecessor.
-func (l *Log) pruneStep(ctx context.Context, before time.Time) (int, error) {
+func (l *Log) pruneStep(ctx context.Context, before time.Time) (n int, err error) {
 	if err := l.finishArchive(); err != nil {
 		return 0, err
 	}
-	last := l.prune.upTo.Load()
-	it, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: numberKey(prefixRecord, last+1), UpperBound: numberKey(prefixRecord, l.stamps.upTo.Load()+1)})
+	src, err := l.source()
 	if err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	last := l.prune.upTo.Load()
 	a := l.newArchive()
-	b := l.db.NewBatch()
-	n := 0
-	patterns := &patternSource{r: l.db}
-	var freed []bodyRef
-	for it.First(); err == nil && it.Valid() && n < pruneBatch && !a.full(); it.Next() {
-		var e *Entry
-		if e, err = decodeEntry(keyNumber(it.Key()), it.Value(), patterns); err != nil || !e.Time.Before(before) {
+	for stamped := l.stamps.upTo.Load(); last < stamped && n < pruneBatch && !a.full(); n++ {
+		e, err := src.entry(last + 1)
+		if err == nil && !e.Time.Before(before) {
 			break
 		}
-		if err = errors.Join(ctx.Err(), a.add(ctx, e), deleteEntry(b, e)); err == nil {
-			last, n = e.Seq, n+1
-			for _, body := range e.Bodies {
-				if body.State == BodyFile {
-					freed = append(freed, bodyRef{e.Seq, body.Size})
-				}
-			}
+		if err = errors.Join(err, ctx.Err()); err == nil {
+			err = a.add(ctx, e)
 		}
+		if err != nil {
+			return 0, errors.Join(err, a.abandon())
+		}
+		last = e.Seq
 	}
-	if err = errors.Join(err, it.Error(), it.Close()); err != nil || n == 0 {
-		return 0, errors.Join(err, a.abandon(), b.Close())
+	if n == 0 {
+		return 0, nil
 	}
-	err = errors.Join(a.finish(b), l.deleteStamps(b, last), deletePatterns(b, last), b.Set(keyPruned, numberKey(0, last)[1:], nil))
+	if err := a.finish(); err != nil {
+		return 0, errors.Join(err, a.abandon())
+	}
+	err = l.commitState(context.WithoutCancel(ctx), func(s *state) {
+		s.pruned = last
+		if a.name != "" {
+			s.archive = a.digest + " " + a.name
+		}
+	})
 	if err != nil {
-		return 0, errors.Join(err, a.abandon(), b.Close())
-	}
-	if err := l.commit(b); err != nil {
 		return 0, err
 	}
 	l.prune.upTo.Store(last)
-	for _, ref := range freed {
-		l.bodies.count.Add(-1)
-		l.bodies.size.Add(-ref.size)
-	}
 	l.cfg.Log.Info("message log: old records removed", zap.Int("records", n), zap.String("archive", a.name))
-	return n, errors.Join(l.finishArchive(), l.removeGarbage())
+	return n, errors.Join(l.finishArchive(), l.removePruned())
 }
 
-// deleteEntry removes a record and its index entries, and marks its body files
-// for removal.
-func deleteEntry(b *pebble.Batch, e *Entry) error {
-	err := b.Delete(numberKey(prefixRecord, e.Seq), nil)
-	for _, key := range indexKeys(e) {
-		err = errors.Join(err, b.Delete(key, nil))
+// removePruned removes what is left of records that retention has removed: body
+// files, then whole segments.
+func (l *Log) removePruned() error {
+	if err := l.removeBodies(); err != nil {
+		return err
 	}
-	for _, body := range e.Bodies {
-		if body.State == BodyFile {
-			name := string(body.data)
-			err = errors.Join(err, b.Delete(nameKey(prefixBody, name), nil), b.Set(nameKey(prefixGarbage, name), nil, nil))
+	pruned := l.prune.upTo.Load()
+	if l.segs.removable(pruned) == nil {
+		return nil
+	}
+	// What the index has to do for them is done, durably.
+	if err := l.index.sync(); err != nil {
+		return err
+	}
+	for seg := l.segs.removable(pruned); seg != nil; seg = l.segs.removable(pruned) {
+		if err := l.fs.Remove(l.segmentPath(seg)); err != nil && !notExist(err) {
+			return fmt.Errorf("remove segment: %w", err)
 		}
+		// One by one: a gap among those that are left would be damage.
+		if err := l.fs.syncDir(l.segmentDir()); err != nil {
+			return err
+		}
+		l.segs.removeFirst()
 	}
-	return err
-}
-
-// deleteStamps removes the time-stamps that cover only removed records.
-func (l *Log) deleteStamps(b *pebble.Batch, last uint64) error {
-	return b.DeleteRange(numberKey(prefixStamp, 0), numberKey(prefixStamp, last+1), nil)
+	return nil
 }
 
 // archive is an archive file being written: containers, and linkinginfo, which
@@ -231,13 +232,10 @@ func (a *archive) link(name string, h hash.Hash) {
 }
 
 func (a *archive) begin() error {
-	v, err := get(a.l.db, keyArchive)
-	if err != nil {
-		return err
-	}
-	a.prevDigest, a.prevName, _ = strings.Cut(string(v), " ")
+	a.prevDigest, a.prevName, _ = strings.Cut(a.l.state().archive, " ")
 	a.digest = a.prevDigest
 	a.path = filepath.Join(a.l.cfg.Retention.ArchiveDir, "mlog"+partSuffix)
+	var err error
 	if a.file, err = a.l.fs.Create(a.path, vfs.WriteCategoryUnspecified); err != nil {
 		return err
 	}
@@ -245,8 +243,8 @@ func (a *archive) begin() error {
 	return nil
 }
 
-// finish completes the file under its temporary name and notes it in b.
-func (a *archive) finish(b *pebble.Batch) error {
+// finish completes the file under its temporary name.
+func (a *archive) finish() error {
 	if a.file == nil {
 		return nil
 	}
@@ -267,10 +265,7 @@ func (a *archive) finish(b *pebble.Batch) error {
 		return err
 	}
 	a.path = part
-	if err := a.l.fs.syncDir(a.l.cfg.Retention.ArchiveDir); err != nil {
-		return err
-	}
-	return b.Set(keyArchive, []byte(a.digest+" "+a.name), nil)
+	return a.l.fs.syncDir(a.l.cfg.Retention.ArchiveDir)
 }
 
 func orDash(s string) string {
@@ -299,11 +294,7 @@ func (l *Log) finishArchive() error {
 	if dir == "" {
 		return nil
 	}
-	v, err := get(l.db, keyArchive)
-	if err != nil {
-		return err
-	}
-	_, name, _ := strings.Cut(string(v), " ")
+	_, name, _ := strings.Cut(l.state().archive, " ")
 	files, err := l.fs.List(dir)
 	if err != nil {
 		return fmt.Errorf("archive folder: %w", err)

@@ -222,7 +222,7 @@ func TestPruneCrash(t *testing.T) {
 	c := newClock()
 	cfg := config(c, &fakeTSA{})
 	cfg.Retention = msglog.Retention{Keep: time.Hour, ArchiveDir: "archive", MaxArchive: 12_000}
-	l, err := msglog.OpenFS(cfg, fs, undisturbed)
+	l, err := msglog.OpenSized(cfg, fs, undisturbed, 10_000)
 	if err != nil {
 		t.Fatal(err)
 	}

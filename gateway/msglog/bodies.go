@@ -140,7 +140,7 @@ func (l *Log) shard(next uint64) (string, error) {
 }
 
 // collect removes spool files of messages that were under way, body files
-// without a record, and body files whose records retention has deleted.
+// without a record, and what retention could not finish removing.
 func (l *Log) collect() error {
 	if err := l.clearSpool(); err != nil {
 		return fmt.Errorf("clear spool: %w", err)
@@ -162,14 +162,14 @@ func (l *Log) collect() error {
 			return fmt.Errorf("collect bodies: %w", err)
 		}
 	}
-	if err := l.removeGarbage(); err != nil {
-		return err
-	}
 	if err := l.countBodies(); err != nil {
 		return err
 	}
-	if next := l.next.Load(); next != checked {
-		return l.setNumber(keyCollect, next)
+	if err := l.removePruned(); err != nil {
+		return err
+	}
+	if next := l.durable.Load() + 1; next != checked {
+		return l.db.Set(keyCollect, numberKey(0, next)[1:], pebble.NoSync)
 	}
 	return nil
 }
@@ -208,54 +208,67 @@ func (l *Log) collectShard(dir string, checked uint64) error {
 	return nil
 }
 
-// removeGarbage removes the files whose records are durably gone. The names
-// are forgotten only after the files.
-func (l *Log) removeGarbage() error {
-	names, err := l.names(prefixGarbage, nil)
-	if err != nil || len(names) == 0 {
+// removeBodies removes the files of records that retention has removed, and
+// then their names. A name begins with a number that is not above that of its
+// record, so only the first ones come into question.
+func (l *Log) removeBodies() error {
+	if err := l.index.catchUp(); err != nil {
 		return err
 	}
-	b := l.db.NewBatch()
+	pruned := l.prune.upTo.Load()
+	var freed []string
+	var sizes []int64
 	shards := map[string]bool{}
-	for _, name := range names {
+	err := l.eachBody(nameKey(prefixBody, fmt.Sprintf("%016x", pruned+1)), func(name string, value []byte) error {
+		ref, err := decodeBodyRef(value)
+		if err != nil {
+			return fmt.Errorf("body %s: %w", name, err)
+		}
+		if ref.seq > pruned {
+			return nil
+		}
 		path := l.bodyPath(name)
 		if err := l.fs.Remove(path); err != nil && !notExist(err) {
-			return errors.Join(fmt.Errorf("remove body: %w", err), b.Close())
+			return fmt.Errorf("remove body: %w", err)
 		}
 		shards[filepath.Dir(path)] = true
-		if err := b.Delete(nameKey(prefixGarbage, name), nil); err != nil {
-			return errors.Join(err, b.Close())
-		}
+		freed, sizes = append(freed, name), append(sizes, ref.size)
+		return nil
+	})
+	if err != nil || len(freed) == 0 {
+		return err
 	}
 	for shard := range shards {
 		if err := l.fs.syncDir(shard); err != nil && !notExist(err) {
+			return err
+		}
+	}
+	b := l.db.NewBatch()
+	for i, name := range freed {
+		if err := b.Delete(nameKey(prefixBody, name), nil); err != nil {
 			return errors.Join(err, b.Close())
 		}
+		l.bodies.count.Add(-1)
+		l.bodies.size.Add(-sizes[i])
 	}
-	return l.commit(b)
+	return l.guard(func() error { return errors.Join(l.db.Apply(b, pebble.NoSync), b.Close()) })
 }
 
-// names lists the names under a prefix and passes each value to visit.
-func (l *Log) names(prefix byte, visit func(name string, value []byte) error) ([]string, error) {
-	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
+// eachBody visits the names of body files below a key.
+func (l *Log) eachBody(upper []byte, visit func(name string, value []byte) error) error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixBody}, UpperBound: upper})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var names []string
 	for it.First(); err == nil && it.Valid(); it.Next() {
-		name := string(it.Key()[1:])
-		if visit != nil {
-			err = visit(name, it.Value())
-		} else {
-			names = append(names, name)
-		}
+		err = visit(string(it.Key()[1:]), it.Value())
 	}
-	return names, errors.Join(err, it.Error(), it.Close())
+	return errors.Join(err, it.Error(), it.Close())
 }
 
 func (l *Log) countBodies() error {
 	var count, size int64
-	_, err := l.names(prefixBody, func(name string, value []byte) error {
+	err := l.eachBody([]byte{prefixBody + 1}, func(name string, value []byte) error {
 		ref, err := decodeBodyRef(value)
 		if err != nil {
 			return fmt.Errorf("body %s: %w", name, err)

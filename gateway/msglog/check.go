@@ -42,10 +42,10 @@ func (r *CheckReport) add(format string, args ...any) {
 }
 
 // Check reads the whole log and reports every contradiction: gaps, damaged
-// records, wrong digests, indexes without records and records without indexes,
-// missing or surplus body files, time-stamps that do not cover what they claim.
-// It does not verify signatures; exported containers are for that. An error
-// means that the log could not be read, not that it is wrong.
+// segments and records, wrong digests, indexes without records and records
+// without indexes, missing or surplus body files, time-stamps that do not cover
+// what they claim. It does not verify signatures; exported containers are for
+// that. An error means that the log could not be read, not that it is wrong.
 func (l *Log) Check(ctx context.Context) (_ *CheckReport, err error) {
 	if err := l.enter(); err != nil {
 		return nil, err
@@ -60,12 +60,16 @@ func (l *Log) Check(ctx context.Context) (_ *CheckReport, err error) {
 		return nil, ctx.Err()
 	}
 	c := &checker{l: l, ctx: ctx}
-	c.report.First, c.report.Last = l.prune.upTo.Load()+1, l.next.Load()-1
+	c.report.First, c.report.Last = l.prune.upTo.Load()+1, l.durable.Load()
 	c.stamped = l.stamps.upTo.Load()
+	if c.src, err = l.source(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.src.close()) }()
 	c.snap = l.db.NewSnapshot()
-	c.patterns = &patternSource{r: c.snap}
 	defer func() { err = errors.Join(err, c.snap.Close()) }()
-	for _, step := range []func() error{c.records, c.indexes, c.bodyKeys, c.bodyFiles, c.stamps} {
+	c.src.r = c.snap
+	for _, step := range []func() error{c.segments, c.indexes, c.blocks, c.bodyKeys, c.bodyFiles, c.stamps} {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("check message log: %w", err)
 		}
@@ -74,12 +78,13 @@ func (l *Log) Check(ctx context.Context) (_ *CheckReport, err error) {
 }
 
 type checker struct {
-	l        *Log
-	ctx      context.Context
-	snap     *pebble.Snapshot
-	patterns *patternSource
-	stamped  uint64
-	report   CheckReport
+	l       *Log
+	ctx     context.Context
+	snap    *pebble.Snapshot
+	src     *source
+	stamped uint64
+	want    uint64 // the next record
+	report  CheckReport
 }
 
 // each visits all keys under a prefix.
@@ -96,48 +101,153 @@ func (c *checker) each(prefix byte, visit func(key, value []byte) error) error {
 	return errors.Join(err, it.Error(), it.Close())
 }
 
-func (c *checker) records() error {
-	want := c.report.First
-	err := c.each(prefixRecord, func(key, value []byte) error {
-		seq := keyNumber(key)
-		if seq != want && want <= c.report.Last {
-			c.report.add("records %d to %d are missing", want, seq-1)
+// segments reads all of them from their first byte to their last.
+func (c *checker) segments() error {
+	list := c.l.segs.all()
+	c.want = list[0].first
+	for _, seg := range list {
+		c.reach(seg.first)
+		if err := c.segment(seg); err != nil {
+			return err
 		}
-		want = seq + 1
-		c.report.Records++
-		if seq <= c.stamped {
-			c.report.Stamped++
-		}
-		e, err := decodeEntry(seq, value, c.patterns)
-		if err != nil {
-			c.report.add("%v", err)
-			return nil
-		}
-		return c.record(e)
-	})
-	if want <= c.report.Last {
-		c.report.add("records %d to %d are missing", want, c.report.Last)
 	}
-	return err
+	c.reach(c.report.Last + 1)
+	return nil
 }
 
-func (c *checker) record(e *Entry) error {
+// reach notes that the records up to the one in front of seq should have come.
+func (c *checker) reach(seq uint64) {
+	if from, to := max(c.want, c.report.First), min(seq-1, c.report.Last); from <= to {
+		c.report.add("records %d to %d are missing", from, to)
+	}
+	c.want = max(c.want, seq)
+}
+
+func (c *checker) segment(named *segment) (err error) {
+	f, err := c.l.fs.Open(c.l.segmentPath(named))
+	if err != nil {
+		c.report.add("%v", err)
+		return nil
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, _, err := c.l.readSegment(named); err != nil {
+		c.report.add("%v", err)
+	}
+	offset := int64(headerSize)
+	var buf []byte
+	for {
+		if c.want > c.report.Last && c.l.segs.get(named.number+1) == nil {
+			return nil // what follows is being written
+		}
+		g, b, err := named.readGroup(f, offset, buf, nil)
+		buf = b
+		if err != nil {
+			if err != errEnd && !errors.Is(err, errDamaged) {
+				return err
+			}
+			next, err2 := named.findGroup(f, offset)
+			if err2 != nil {
+				return err2
+			}
+			if err != errEnd {
+				c.report.add("%v", err)
+			} else if next >= 0 {
+				c.report.add("%v", named.damaged(offset, "zeros instead of a group"))
+			}
+			if next < 0 {
+				return nil
+			}
+			offset = next
+			continue
+		}
+		if err := c.group(named, offset, g); err != nil {
+			return err
+		}
+		offset = g.end
+	}
+}
+
+func (c *checker) group(seg *segment, offset int64, g *group) error {
+	if g.first < c.want {
+		c.report.add("%v", seg.damaged(offset, "record %d comes again", g.first))
+		return nil
+	}
+	c.reach(g.first)
+	var failed error
+	err := g.entries(func(kind byte, seq uint64, body []byte) error {
+		switch kind {
+		case entryRecord:
+			if seq >= c.report.First && seq <= c.report.Last && failed == nil {
+				failed = c.record(seq, body)
+			}
+		case entryStamp:
+			_, _, err := decodeStampEntry(body)
+			return err
+		case entryState:
+			_, err := decodeState(body)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		c.report.add("%v", seg.damaged(offset, "%w", err))
+	}
+	c.want = g.next()
+	return failed
+}
+
+func (c *checker) record(seq uint64, value []byte) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	c.report.Records++
+	if seq <= c.stamped {
+		c.report.Stamped++
+	}
+	e, err := decodeEntry(seq, value, c.src)
+	if err != nil {
+		c.report.add("%v", err)
+		return nil
+	}
 	if !e.HeadWithheld && sha512.Sum512(e.Head) != e.Evidence.Message {
 		c.report.add("record %d: head does not match its digest", e.Seq)
 	}
 	if len(e.Evidence.Signature) == 0 {
 		c.report.add("record %d: no signature", e.Seq)
 	}
-	for i, key := range indexKeys(e) {
-		if ok, err := c.has(key); err != nil {
-			return err
-		} else if !ok {
-			c.report.add("record %d: missing in index %c", e.Seq, [4]byte{prefixID, prefixClient, prefixService, prefixTime}[i])
-		}
+	if err := c.indexed(e); err != nil {
+		return err
 	}
 	for i := range e.Bodies {
 		if err := c.body(e, i); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// indexed looks for a record in all indexes.
+func (c *checker) indexed(e *Entry) error {
+	b, err := c.src.locate(e.Seq)
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		c.report.add("record %d: missing in index %c", e.Seq, prefixBlock)
+		b = &block{}
+	}
+	n := noteOf(e, &c.l.names)
+	s := second(n.time)
+	for _, key := range [][]byte{
+		appendIndexKey(nil, prefixID, n.id, uint64(n.time), e.Seq),
+		appendIndexKey(nil, prefixClient, n.client, s, b.first),
+		appendIndexKey(nil, prefixService, n.service, s, b.first),
+		appendIndexKey(nil, prefixTime, 0, s, b.first),
+	} {
+		if ok, err := c.has(key); err != nil {
+			return err
+		} else if !ok {
+			c.report.add("record %d: missing in index %c", e.Seq, key[0])
 		}
 	}
 	return nil
@@ -183,26 +293,61 @@ func (c *checker) has(key []byte) (bool, error) {
 	return true, closer.Close()
 }
 
-// indexes looks for entries that lead nowhere: every record was found in every
+// indexes looks for message ids that lead nowhere: every record was found in the
 // index before, so the numbers must agree.
 func (c *checker) indexes() error {
-	for _, prefix := range []byte{prefixID, prefixClient, prefixService, prefixTime} {
-		n := 0
+	n := 0
+	err := c.each(prefixID, func(key, _ []byte) error {
+		switch seq := keyNumber(key); {
+		case seq < c.report.First:
+			c.report.add("index %c names record %d, which does not exist", prefixID, seq)
+		case seq <= c.report.Last:
+			n++
+		}
+		return nil
+	})
+	if n != c.report.Records {
+		c.report.add("index %c has %d entries for %d records", prefixID, n, c.report.Records)
+	}
+	return err
+}
+
+// blocks compares them with the entries by which they are found.
+func (c *checker) blocks() error {
+	next, listed := uint64(0), 0
+	err := c.each(prefixBlock, func(key, value []byte) error {
+		b, err := decodeBlock(key, value)
+		if err != nil {
+			c.report.add("%v", err)
+			return nil
+		}
+		if next == 0 && b.first > c.report.First || next != 0 && b.first != next {
+			c.report.add("block %d of the index does not follow the one before it", b.first)
+		}
+		next = b.last + 1
+		listed += len(b.keys)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, prefix := range []byte{prefixClient, prefixService, prefixTime} {
 		err := c.each(prefix, func(key, _ []byte) error {
 			n++
-			if ok, err := c.has(numberKey(prefixRecord, keyNumber(key))); err != nil {
+			if ok, err := c.has(numberKey(prefixBlock, keyNumber(key))); err != nil {
 				return err
 			} else if !ok {
-				c.report.add("index %c names record %d, which does not exist", prefix, keyNumber(key))
+				c.report.add("index %c names block %d, which does not exist", prefix, keyNumber(key))
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		if n != c.report.Records {
-			c.report.add("index %c has %d entries for %d records", prefix, n, c.report.Records)
-		}
+	}
+	if n != listed {
+		c.report.add("the index has %d entries for blocks instead of %d", n, listed)
 	}
 	return nil
 }
@@ -215,11 +360,10 @@ func (c *checker) bodyKeys() error {
 			c.report.add("body %s: %v", key[1:], err)
 			return nil
 		}
-		v, err := get(c.snap, numberKey(prefixRecord, ref.seq))
-		if err != nil {
-			return err
+		if ref.seq > c.report.Last {
+			return nil
 		}
-		e, err := decodeEntry(ref.seq, v, c.patterns)
+		e, err := c.src.entry(ref.seq)
 		if err != nil || !slices.ContainsFunc(e.Bodies, func(b Body) bool {
 			return b.State == BodyFile && string(b.data) == string(key[1:])
 		}) {
@@ -258,11 +402,7 @@ func (c *checker) bodyFiles() error {
 			if err != nil {
 				return err
 			}
-			garbage, err := c.has(nameKey(prefixGarbage, name))
-			if err != nil {
-				return err
-			}
-			if !known && !garbage {
+			if !known {
 				c.report.add("body %s belongs to no record", name)
 			}
 		}
@@ -276,7 +416,7 @@ func (c *checker) stamps() error {
 	next := uint64(0)
 	err := c.each(prefixStamp, func(key, value []byte) error {
 		last := keyNumber(key)
-		s, err := decodeStamp(last, value)
+		s, err := c.src.stamp(last, value)
 		if err != nil {
 			c.report.add("%v", err)
 			next = last + 1
@@ -309,11 +449,7 @@ func (c *checker) stamp(s *stamp, last uint64) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		v, err := get(c.snap, numberKey(prefixRecord, seq))
-		if err != nil {
-			return err
-		}
-		e, err := decodeEntry(seq, v, c.patterns)
+		e, err := c.src.entry(seq)
 		if err != nil || sha512.Sum512(e.Evidence.Signature) != s.leaves[seq-s.first] {
 			c.report.add("record %d is not what its time-stamp covers", seq)
 		}

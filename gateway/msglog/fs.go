@@ -15,7 +15,7 @@ import (
 
 // watchFS reports every failed flush before the caller learns of it, and so
 // before any later flush of the same file can seem to succeed. It also times
-// the flushes of the write-ahead log.
+// the flushes of segments.
 type watchFS struct {
 	vfs.FS
 	failed  func(error)
@@ -26,7 +26,7 @@ func (w *watchFS) wrap(f vfs.File, name string, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchFile{File: f, fs: w, name: name, wal: isWAL(name)}, nil
+	return &watchFile{File: f, fs: w, name: name, wal: isWAL(name), segment: filepath.Ext(name) == segmentSuffix}, nil
 }
 
 func (w *watchFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -120,13 +120,13 @@ func isWAL(name string) bool { return filepath.Ext(name) == ".log" }
 
 type watchFile struct {
 	vfs.File
-	fs   *watchFS
-	name string
-	wal  bool
+	fs           *watchFS
+	name         string
+	wal, segment bool
 }
 
-// Write reports a write-ahead log that ends in the middle at once, so that no
-// further record is handed to it.
+// Write reports a write-ahead log of the index that ends in the middle at once,
+// so that nothing further is handed to it.
 func (f *watchFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	if err != nil && f.wal {
@@ -147,7 +147,7 @@ func (f *watchFile) SyncTo(n int64) (bool, error) {
 }
 
 func (f *watchFile) flush(sync func() error) error {
-	if !f.wal || f.fs.observe == nil {
+	if !f.segment || f.fs.observe == nil {
 		return f.report(sync())
 	}
 	start := time.Now()
@@ -172,14 +172,13 @@ type spaceGuard struct {
 	budget  atomic.Int64 // what may be written before the next look
 }
 
-// admit returns ErrDiskFull if n bytes more would touch the reserve.
+// admitSpace returns ErrDiskFull if n bytes more would touch the reserve. They are
+// written once; what the index takes is far less than the room that admit allows
+// for a body.
 func (l *Log) admitSpace(n int64) error {
 	if l.cfg.Reserve < 0 {
 		return nil
 	}
-	// Everything is written twice, to the write-ahead log and to a table, and
-	// once more when tables are merged.
-	n *= 3
 	now := l.cfg.Now().UnixNano()
 	if age := now - l.space.checked.Load(); age >= 0 && age < int64(spaceInterval) && l.space.budget.Add(-n) > 0 {
 		return nil

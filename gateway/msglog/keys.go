@@ -8,41 +8,38 @@ import (
 	"time"
 )
 
-// The key space. Numbers are big endian, so that byte order is numeric order.
+// The key space of the index. Numbers are big endian, so that byte order is
+// numeric order.
 //
-//	r seq                     record
-//	i hash(message id) t seq  index, empty value; likewise
-//	c hash(client)     t seq
-//	s hash(service)    t seq
-//	t                  t seq
-//	T last                    time-stamp of the records up to last
-//	p seq                     pattern of signature documents, that of record seq
-//	b name                    body file: seq of its record, size
-//	g name                    body file to remove
-//	m name                    single values
+//	i hash(message id) t seq             record, empty value
+//	c hash(client) second block          block that has such records, empty value; likewise
+//	s hash(service) second block
+//	t second block
+//	B block                              its place, its last record, its c, s and t keys
+//	T last                               place of the time-stamp of the records up to last
+//	b name                               body file: seq of its record, size
+//	m name                               single values
 //
-// An index is narrowed by a hash of fixed length and the record itself decides,
-// so names of any length and hostile collisions cost time, never a wrong answer.
+// A block is a run of records that lie one behind the other, and its number is
+// that of the first. The index is narrowed by a hash of fixed length and the
+// record itself decides, so names of any length and hostile collisions cost
+// time, never a wrong answer.
 const (
-	prefixRecord  = 'r'
 	prefixID      = 'i'
 	prefixClient  = 'c'
 	prefixService = 's'
 	prefixTime    = 't'
+	prefixBlock   = 'B'
 	prefixStamp   = 'T'
 	prefixBody    = 'b'
-	prefixGarbage = 'g'
-	prefixPattern = 'p'
 
 	hashLen = 8
 )
 
 var (
 	keyFormat  = []byte("mformat")  // version of this layout
-	keyFailing = []byte("mfailing") // time of the first of the time-stamping failures that last
-	keyPruned  = []byte("mpruned")  // the last record removed by retention
+	keyIndexed = []byte("mindexed") // up to where the segments are in the index, and the state there
 	keyCollect = []byte("mcollect") // bodies adopted below this number have been checked for records
-	keyArchive = []byte("marchive") // digest and name of the last archive file
 )
 
 func numberKey(prefix byte, n uint64) []byte {
@@ -53,37 +50,33 @@ func nameKey(prefix byte, name string) []byte {
 	return append([]byte{prefix}, name...)
 }
 
-// appendIndexKey appends the key of one index entry; prefixTime has no value.
-func appendIndexKey(b []byte, prefix byte, value string, t time.Time, seq uint64) []byte {
-	b = appendIndexPrefix(b, prefix, value)
-	b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
+// hashName is by what the index knows a message id, client or service.
+func hashName(s string) uint64 {
+	h := sha512.Sum512_256([]byte(s))
+	return binary.BigEndian.Uint64(h[:hashLen])
+}
+
+// indexPrefix is what the keys of one value begin with; prefixTime has no value.
+func indexPrefix(prefix byte, hash uint64) []byte {
+	if prefix == prefixTime {
+		return []byte{prefix}
+	}
+	return numberKey(prefix, hash)
+}
+
+// appendIndexKey appends the key of an index entry: of a record under a time, or
+// of a block under a second.
+func appendIndexKey(b []byte, prefix byte, hash, t, seq uint64) []byte {
+	b = append(b, prefix)
+	if prefix != prefixTime {
+		b = binary.BigEndian.AppendUint64(b, hash)
+	}
+	b = binary.BigEndian.AppendUint64(b, t)
 	return binary.BigEndian.AppendUint64(b, seq)
 }
 
-func indexPrefix(prefix byte, value string) []byte { return appendIndexPrefix(nil, prefix, value) }
-
-func appendIndexPrefix(b []byte, prefix byte, value string) []byte {
-	b = append(b, prefix)
-	if prefix != prefixTime {
-		h := sha512.Sum512_256([]byte(value))
-		b = append(b, h[:hashLen]...)
-	}
-	return b
-}
-
-// indexKeys returns every index entry of a record.
-func indexKeys(e *Entry) (keys [4][]byte) {
-	all := make([]byte, 0, 4*(1+hashLen+8+8))
-	for i, k := range [4]struct {
-		prefix byte
-		value  string
-	}{{prefixID, e.MessageID}, {prefixClient, e.Client.String()}, {prefixService, e.Service.String()}, {prefixTime, ""}} {
-		from := len(all)
-		all = appendIndexKey(all, k.prefix, k.value, e.Time, e.Seq)
-		keys[i] = all[from:len(all):len(all)]
-	}
-	return keys
-}
+// second is the time by which blocks are found, in nanoseconds since 1970.
+func second(nanos int64) uint64 { return uint64(nanos) / uint64(time.Second) * uint64(time.Second) }
 
 // keyNumber returns the number at the end of a key.
 func keyNumber(key []byte) uint64 {

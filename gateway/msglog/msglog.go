@@ -3,7 +3,9 @@
 // Package msglog is the message log: the durable memory of what was signed.
 //
 // Append returns only when a record would survive the loss of power; records
-// that are appended at the same time share one flush of the disk. Time-stamps
+// that are appended at the same time share one write and one flush of the disk.
+// They stand in segments, files that are only appended to; a Pebble database
+// beside them is their index and can be made again at any time. Time-stamps
 // follow behind (Run): the signatures that wait become one hash tree, one
 // token of a time-stamping authority covers them all. Container turns a record
 // into the ASiC-E container that anybody can verify.
@@ -98,23 +100,32 @@ type Config struct {
 	Log         *zap.Logger      // nil means silence
 }
 
+// tuning is what tests change.
+type tuning struct {
+	index         func(*pebble.Options)
+	segment, step int64 // segmentSize, zeroStep
+	noted         int   // maxNoted
+}
+
 // Log is an open message log, safe for concurrent use.
 type Log struct {
-	cfg Config
-	fs  *watchFS
-	db  *pebble.DB
+	cfg    Config
+	tuning tuning
+	fs     *watchFS
+	db     *pebble.DB // the index
 
-	// order is held (by sending to it) while a record gets its number and is
-	// handed to the write-ahead log, so that a crash cuts off the end of the
-	// sequence and never a piece of its middle. A channel, so that waiting for
-	// it can be given up.
-	order chan struct{}
-	next  atomic.Uint64 // the next sequence number; changed by the holder of order
+	segs     segments
+	queue    queue
+	writer   segmentWriter // the committer's
+	index    index
+	next     atomic.Uint64 // the next sequence number; that of queue, for those who only estimate
+	segFirst atomic.Uint64 // likewise the first record of the last segment
+	durable  atomic.Uint64 // the last record that is durable, and so visible
 
 	inFlight atomic.Int64 // appends now waiting for the disk
 	appended atomic.Uint64
 
-	stalled    atomic.Int64 // since when tables could not be written fast enough, in nanoseconds; 0: they can
+	stalled    atomic.Int64 // since when the committer waits for the index, in nanoseconds; 0: it does not
 	stalls     atomic.Int64 // how long that was before, in nanoseconds
 	complained atomic.Int64 // when the disk was last reported, in nanoseconds
 
@@ -130,29 +141,31 @@ type Log struct {
 	space    spaceGuard
 	bodies   bodyStore
 	patterns patterns
+	names    nameHashes
 	leaves   recentLeaves
 	stamps   stampState
 	prune    pruneState
 }
 
-// Open opens the log in cfg.Dir or creates it, and clears away what an
-// interrupted Append left behind.
-func Open(cfg Config) (*Log, error) { return open(cfg, vfs.Default, func(*pebble.Options) {}) }
+// Open opens the log in cfg.Dir or creates it, brings the index up to date and
+// clears away what an interrupted Append left behind. Where something that was
+// acknowledged cannot be read any more, it says where and refuses.
+func Open(cfg Config) (*Log, error) {
+	return open(cfg, vfs.Default, tuning{func(*pebble.Options) {}, segmentSize, zeroStep, maxNoted})
+}
 
 // open is Open with tuning for tests.
-func open(cfg Config, fs vfs.FS, tune func(*pebble.Options)) (*Log, error) {
+func open(cfg Config, fs vfs.FS, t tuning) (*Log, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("open message log: no folder given")
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, order: make(chan struct{}, 1), failed: make(chan struct{})}
+	l := &Log{cfg: cfg, tuning: t, failed: make(chan struct{})}
 	l.idle = sync.NewCond(&l.mu)
+	l.index.l, l.writer.l = l, l
 	l.fs = &watchFS{FS: fs, failed: l.fail, observe: cfg.ObserveSync}
-	if err := l.open(tune); err != nil {
-		if l.db != nil {
-			err = errors.Join(err, l.closeDB())
-		}
-		return nil, fmt.Errorf("open message log %s: %w", cfg.Dir, err)
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("open message log %s: %w", cfg.Dir, errors.Join(err, l.end()))
 	}
 	return l, nil
 }
@@ -185,36 +198,49 @@ func (c *Config) setDefaults() {
 	c.Retention.setDefaults()
 }
 
-func (l *Log) open(tune func(*pebble.Options)) error {
-	for _, dir := range []string{l.cfg.Dir, l.bodyDir(), l.SpoolDir()} {
+func (l *Log) open() error {
+	if _, err := l.fs.Stat(filepath.Join(l.cfg.Dir, "records")); !notExist(err) {
+		return errors.Join(err, fmt.Errorf("%w: the folder records was written in format 2 or before, this program reads format %d; "+
+			"keep it for the program that wrote it, and begin with an empty folder", errFormat, formatVersion))
+	}
+	for _, dir := range []string{l.cfg.Dir, l.bodyDir(), l.SpoolDir(), l.segmentDir()} {
 		if err := l.mkdir(dir); err != nil {
 			return err
 		}
 	}
-	if err := l.create(tune); err != nil {
+	if err := l.create(); err != nil {
 		return err
 	}
-	if err := l.openDB(l.dbDir(), tune); err != nil {
+	if err := l.openDB(l.dbDir()); err != nil {
+		if pebble.IsCorruptionError(err) || notExist(err) {
+			err = fmt.Errorf("the index is damaged; remove the folder %s, it is made again from the segments: %w", l.dbDir(), err)
+		}
 		return err
 	}
 	if err := l.checkFormat(); err != nil {
 		return err
 	}
-	if err := l.loadNumbers(); err != nil {
+	if err := l.recover(); err != nil {
 		return err
 	}
-	if err := l.loadStamps(); err != nil {
+	l.prune.turn = make(chan struct{}, 1)
+	if err := l.loadStamps(l.index.place.state); err != nil {
 		return err
 	}
 	if err := l.collect(); err != nil {
 		return err
 	}
-	return l.failedErr()
+	if err := l.failedErr(); err != nil {
+		return err
+	}
+	l.index.start()
+	l.start(l.index.place.state, l.index.place.next)
+	return nil
 }
 
-// create makes the database if there is none, under another name until it is
+// create makes the index if there is none, under another name until it is
 // whole: Pebble cannot open what a crash leaves of its own first steps.
-func (l *Log) create(tune func(*pebble.Options)) error {
+func (l *Log) create() error {
 	if _, err := l.fs.Stat(l.dbDir()); !notExist(err) {
 		return err
 	}
@@ -222,10 +248,10 @@ func (l *Log) create(tune func(*pebble.Options)) error {
 	if err := l.fs.RemoveAll(dir); err != nil && !notExist(err) {
 		return err
 	}
-	if err := l.openDB(dir, tune); err != nil {
+	if err := l.openDB(dir); err != nil {
 		return err
 	}
-	err := l.setNumber(keyFormat, formatVersion)
+	err := l.guard(func() error { return l.db.Set(keyFormat, numberKey(0, formatVersion)[1:], pebble.Sync) })
 	if err = errors.Join(err, l.closeDB()); err != nil {
 		return err
 	}
@@ -237,7 +263,7 @@ func (l *Log) create(tune func(*pebble.Options)) error {
 
 // openDB turns Pebble's panics over a failing disk into errors, and gives up
 // where Pebble would try for ever.
-func (l *Log) openDB(dir string, tune func(*pebble.Options)) error {
+func (l *Log) openDB(dir string) error {
 	type opened struct {
 		db  *pebble.DB
 		err error
@@ -250,7 +276,7 @@ func (l *Log) openDB(dir string, tune func(*pebble.Options)) error {
 			}
 		}()
 		o := l.options()
-		tune(o)
+		l.tuning.index(o)
 		db, err := pebble.Open(dir, o)
 		done <- opened{db, err}
 	}()
@@ -263,7 +289,7 @@ func (l *Log) openDB(dir string, tune func(*pebble.Options)) error {
 	}
 }
 
-func (l *Log) dbDir() string   { return filepath.Join(l.cfg.Dir, "records") }
+func (l *Log) dbDir() string   { return filepath.Join(l.cfg.Dir, "index") }
 func (l *Log) bodyDir() string { return filepath.Join(l.cfg.Dir, "bodies") }
 
 // SpoolDir is the folder in which the bodies of messages under way should be
@@ -284,22 +310,19 @@ func (l *Log) options() *pebble.Options {
 		FS:                 pebbleFS{l.fs},
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             pebbleLogger{l},
-		MemTableSize:       8 << 20,
-		// Records are written once and seldom read: merging tables later and in
-		// larger steps saves a twentieth of the gateway's CPU.
+		// What a crash takes from the memtable is read from the segments again.
+		MemTableSize: 4 << 20,
+		CacheSize:    2 << 20,
+		// Keys are written once and seldom read: merging tables later and in
+		// larger steps saves CPU.
 		L0CompactionThreshold: 10,
 		L0StopWritesThreshold: 40,
 		LBaseMaxBytes:         512 << 20,
-		// Without it the first flush after a burst writes megabytes at once and
-		// stalls every append for a third of a second.
-		WALBytesPerSync:    256 << 10,
-		WALMinSyncInterval: l.syncInterval,
+		// Without it the first flush after a burst writes megabytes at once.
+		WALBytesPerSync: 256 << 10,
 	}
-	// Signatures are base64 of random bytes: harder compression costs more than
-	// it gains.
+	// Hashes are random: harder compression costs more than it gains.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	// Records are read rarely and one by one; blocks of a few records would cost
-	// a system call each to write.
 	for i := range o.Levels {
 		o.Levels[i].BlockSize, o.Levels[i].IndexBlockSize = 32<<10, 32<<10
 	}
@@ -315,12 +338,6 @@ func (l *Log) options() *pebble.Options {
 				l.fail(fmt.Errorf("write table: %w", err))
 			}
 			l.background("background work failed", err)
-		},
-		WriteStallBegin: func(pebble.WriteStallBeginInfo) { l.stalled.Store(time.Now().UnixNano()) },
-		WriteStallEnd: func() {
-			if since := l.stalled.Swap(0); since != 0 {
-				l.stalls.Add(time.Now().UnixNano() - since)
-			}
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			l.background("corrupt data in "+info.Path, info.Details)
@@ -353,7 +370,7 @@ func (l *Log) syncInterval() time.Duration {
 	}
 }
 
-const formatVersion = 2
+const formatVersion = 3
 
 func (l *Log) checkFormat() error {
 	v, err := l.getNumber(keyFormat)
@@ -363,38 +380,9 @@ func (l *Log) checkFormat() error {
 	case v == 0:
 		return errors.New("this is not a message log")
 	case v != formatVersion:
-		return fmt.Errorf("it was written in format %d, this program reads format %d", v, formatVersion)
+		return otherFormat(v)
 	}
 	return nil
-}
-
-// loadNumbers finds the next sequence number.
-func (l *Log) loadNumbers() error {
-	pruned, err := l.getNumber(keyPruned)
-	if err != nil {
-		return err
-	}
-	last, err := l.lastNumber(prefixRecord)
-	if err != nil {
-		return err
-	}
-	l.prune.turn = make(chan struct{}, 1)
-	l.prune.upTo.Store(pruned)
-	l.next.Store(max(last, pruned) + 1)
-	return nil
-}
-
-// lastNumber returns the highest number under a prefix, 0 if there is none.
-func (l *Log) lastNumber(prefix byte) (uint64, error) {
-	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
-	if err != nil {
-		return 0, err
-	}
-	var n uint64
-	if it.Last() {
-		n = keyNumber(it.Key())
-	}
-	return n, errors.Join(it.Error(), it.Close())
 }
 
 // get returns a copy of a value, nil if there is none.
@@ -420,14 +408,6 @@ func (l *Log) getNumber(key []byte) (uint64, error) {
 		return 0, fmt.Errorf("value of %q is damaged", key)
 	}
 	return binary.BigEndian.Uint64(v), nil
-}
-
-func (l *Log) setNumber(key []byte, n uint64) error {
-	b := l.db.NewBatch()
-	if err := b.Set(key, binary.BigEndian.AppendUint64(nil, n), nil); err != nil {
-		return err
-	}
-	return l.commit(b)
 }
 
 // fail stops the log for good; the first reason stays.
@@ -480,10 +460,23 @@ func (l *Log) Close() error {
 		l.idle.Wait()
 	}
 	l.mu.Unlock()
-	if err := l.closeDB(); err != nil {
+	if err := l.end(); err != nil {
 		return fmt.Errorf("close message log: %w", err)
 	}
 	return nil
+}
+
+// end stops what runs and closes what is open.
+func (l *Log) end() error {
+	err := l.stopCommitter()
+	if err == nil {
+		err = l.writer.close()
+	}
+	err = errors.Join(err, l.index.close())
+	if l.db != nil {
+		err = errors.Join(err, l.closeDB())
+	}
+	return err
 }
 
 // closeTimeout bounds the closing of a database that has failed: locks that
@@ -515,43 +508,31 @@ func (l *Log) closeDB() error {
 	}
 }
 
-// commit applies b durably, or fails the log.
-func (l *Log) commit(b *pebble.Batch) error {
-	if err := l.enqueue(b); err != nil {
-		return err
-	}
-	return l.await(b)
-}
-
-// enqueue hands b to the write-ahead log and makes it visible. Pebble panics,
-// or only tells its logger, when the write-ahead log is beyond repair; both
-// end as an error here, and b must then not be touched again.
-func (l *Log) enqueue(b *pebble.Batch) (err error) {
+// guard does something to the index. Pebble panics, or only tells its logger, or
+// stands still when its write-ahead log is beyond repair; all end as an error
+// here.
+func (l *Log) guard(do func() error) error {
 	if err := l.failedErr(); err != nil {
 		return err
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			l.fail(fmt.Errorf("write-ahead log: %v", p))
-		}
-		err = errors.Join(err, l.failedErr())
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("index: %v", p)
+			}
+		}()
+		done <- do()
 	}()
-	if err := l.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		l.fail(err)
+	select {
+	case err := <-done:
+		if err != nil {
+			l.fail(err)
+		}
+		return l.failedErr()
+	case <-l.failed:
+		return l.failure
 	}
-	return nil
-}
-
-// await returns when b is on the disk. A flush that succeeds after one that
-// failed proves nothing: the file may have a hole before b.
-func (l *Log) await(b *pebble.Batch) error {
-	if err := b.SyncWait(); err != nil {
-		l.fail(err)
-	}
-	if err := l.failedErr(); err != nil {
-		return err
-	}
-	return b.Close()
 }
 
 // pebbleLogger passes on what an operator should know.

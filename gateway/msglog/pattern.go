@@ -6,27 +6,22 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 	"sync"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"kontor/pki/asic"
 )
 
 // Nine tenths of a signature document are the same in all that one key makes
-// within an hour: certificate, OCSP responses, XML. So the log keeps one of
-// them as a pattern, under a key of its own, and of the others what differs.
-// A pattern is written in the batch of the record that it was taken from, so
-// no record that needs it can be in the log without it.
+// within an hour: certificate, OCSP responses, XML. So one record has such a
+// document whole, as a pattern, and later ones have what differs. A pattern
+// serves the records of its own segment alone, so it is there as long as they
+// are.
 
 const (
 	// patternSpan is how many numbers after its own a pattern serves: long
-	// enough to cost nothing, short enough that retention gets at it.
+	// enough to cost nothing, short enough that one that fits better gets its turn.
 	patternSpan = 1 << 13
-	// patternSlack covers the records that chose a pattern and have no number yet.
-	patternSlack = 1 << 13
 	// maxPatterns bounds the patterns in memory, and what is known of documents
 	// that may become some.
 	maxPatterns = 512
@@ -66,9 +61,9 @@ func keyOfPattern(doc []byte) (patternKey, bool) {
 	return k, true
 }
 
-// find returns the pattern for doc if there is one that serves the number next,
-// or else whether doc should become one.
-func (p *patterns) find(doc []byte, next uint64) (found *pattern, learn bool) {
+// find returns the pattern for doc if there is one that serves the number next
+// in a segment that begins with first, or else whether doc should become one.
+func (p *patterns) find(doc []byte, first, next uint64) (found *pattern, learn bool) {
 	k, ok := keyOfPattern(doc)
 	if !ok {
 		return nil, false
@@ -76,7 +71,7 @@ func (p *patterns) find(doc []byte, next uint64) (found *pattern, learn bool) {
 	p.mu.RLock()
 	found, seen := p.known[k]
 	p.mu.RUnlock()
-	if found != nil && next-found.seq < patternSpan {
+	if found != nil && found.seq >= first && next-found.seq < patternSpan {
 		return found, false
 	}
 	if !seen {
@@ -181,37 +176,6 @@ func applyDifference(pattern, diff []byte) ([]byte, error) {
 		return nil, errEncoding
 	}
 	return doc, nil
-}
-
-// patternSource reads patterns for records. It remembers the last one: records
-// that follow each other often share it. It is for one goroutine.
-type patternSource struct {
-	r   pebble.Reader
-	seq uint64
-	doc []byte
-}
-
-func (s *patternSource) get(seq uint64) ([]byte, error) {
-	if s.doc != nil && s.seq == seq {
-		return s.doc, nil
-	}
-	doc, err := get(s.r, numberKey(prefixPattern, seq))
-	if err != nil {
-		return nil, err
-	}
-	if doc == nil {
-		return nil, fmt.Errorf("the pattern of record %d is missing", seq)
-	}
-	s.seq, s.doc = seq, doc
-	return doc, nil
-}
-
-// deletePatterns removes the patterns that serve removed records alone.
-func deletePatterns(b *pebble.Batch, pruned uint64) error {
-	if pruned < patternSpan+patternSlack {
-		return nil
-	}
-	return b.DeleteRange(numberKey(prefixPattern, 0), numberKey(prefixPattern, pruned-patternSpan-patternSlack+1), nil)
 }
 
 // recentLeaves remembers the digests of the last signature documents: the

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"kontor/gateway/msglog"
@@ -64,51 +63,42 @@ func TestPatterns(t *testing.T) {
 	checkLog(t, l)
 
 	// Without its pattern a record is worth nothing: Check must tell.
-	if err := l.Tamper(func(b *pebble.Batch) error { return b.Delete(msglog.PatternKey(2), nil) }); err != nil {
+	if err := l.Rewrite(2, func(value []byte) { value[1] = 0xff }); err != nil {
 		t.Fatal(err)
 	}
 	rep, err := l.Check(t.Context())
-	if err != nil || !slices.ContainsFunc(rep.Problems, func(p string) bool { return strings.Contains(p, "record 3: the pattern of record 2 is missing") }) {
+	if err != nil || !slices.ContainsFunc(rep.Problems, func(p string) bool { return strings.Contains(p, "record 3: record 2 has no pattern") }) {
 		t.Errorf("%v %v", rep, err)
 	}
 }
 
-// TestPatternsGoWithTheirRecords: retention keeps the patterns that may serve
-// records that stay.
-func TestPatternsGoWithTheirRecords(t *testing.T) {
+// TestPatternsServeOneSegment: the first records of a segment need nothing of
+// the one before.
+func TestPatternsServeOneSegment(t *testing.T) {
 	t.Parallel()
-	l := openMem(t, config(newClock(), &fakeTSA{}), vfs.NewMem())
-	defer closeLog(t, l)
-	err := l.Tamper(func(b *pebble.Batch) error {
-		for _, seq := range []uint64{1, 100, 20_000} {
-			if err := b.Set(msglog.PatternKey(seq), []byte("x"), nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	fs := vfs.NewMem()
+	l, err := msglog.OpenSized(config(newClock(), &fakeTSA{}), fs, smallTables, 20_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range []struct {
-		pruned uint64
-		left   []uint64
-	}{{8000, []uint64{1, 100, 20_000}}, {16_385, []uint64{100, 20_000}}, {30_000, []uint64{20_000}}} {
-		if err := l.Tamper(func(b *pebble.Batch) error { return msglog.DeletePatterns(b, step.pruned) }); err != nil {
-			t.Fatal(err)
-		}
-		var left []uint64
-		for _, seq := range []uint64{1, 100, 20_000} {
-			if ok, err := l.Has(msglog.PatternKey(seq)); err != nil {
-				t.Fatal(err)
-			} else if ok {
-				left = append(left, seq)
-			}
-		}
-		if !slices.Equal(left, step.left) {
-			t.Errorf("records up to %d removed: patterns %v left", step.pruned, left)
+	defer func() { closeLog(t, l) }()
+	whole := map[string]int{}
+	for i := range 100 {
+		r := record(fmt.Sprintf("m%04d", i))
+		appendRecord(t, l, r)
+		if path, _, _ := l.Place(r.Seq); len(must(l.Stored(r.Seq))) > len(r.Evidence.Signature) {
+			whole[path]++
 		}
 	}
+	if len(whole) < 3 {
+		t.Errorf("only %d segments", len(whole))
+	}
+	for path, n := range whole {
+		if n < 1 || n > 2 {
+			t.Errorf("%d signatures stand in %s as they are", n, path)
+		}
+	}
+	checkLog(t, l)
 }
 
 func TestDifference(t *testing.T) {

@@ -129,7 +129,7 @@ var errEncoding = errors.New("not a canonical record")
 // appendTo writes the canonical form: version, flags, time in nanoseconds since
 // 1970 (8 bytes, big endian), then every field in fixed order, each preceded by
 // its length as a minimal varint. For each digest of an attachment there is a
-// body at the end. The sequence number is the key and is not repeated. The
+// body at the end. The sequence number follows from that of the group. The
 // documents of the hash chain are in terse form. With a pattern that fits, the
 // signature document is its number and what differs from it.
 func (e *Entry) appendTo(b []byte, p *pattern) []byte {
@@ -205,86 +205,123 @@ func appendSized(b, p []byte, encode func(b, p []byte) []byte) []byte {
 	return slices.Insert(b, at, size[:n]...)
 }
 
-// decodeEntry reads the canonical form strictly. The result shares b. Patterns
-// come from a source; nil knows none.
-func decodeEntry(seq uint64, b []byte, patterns *patternSource) (*Entry, error) {
+// fields are those of the canonical form, as bytes that belong to it.
+type fields struct {
+	flags                          byte
+	nanos                          int64
+	messageID, requestID           []byte
+	client, owner, code, version   []byte
+	clientServer, serviceServer    []byte
+	message, attachments           []byte
+	pattern                        uint64 // number of the pattern; 0 if there is none
+	signature, result, chain, head []byte
+	bodies                         reader // what is left
+}
+
+// readFields reads the canonical form up to the bodies.
+func readFields(seq uint64, b []byte) (f fields, err error) {
 	r := reader{b: b}
-	e := &Entry{}
-	e.Seq = seq
 	if v := r.byte(); r.err == nil && v != recordVersion {
-		return nil, fmt.Errorf("record %d has version %d, this program reads version %d", seq, v, recordVersion)
+		return f, fmt.Errorf("record %d has version %d, this program reads version %d", seq, v, recordVersion)
 	}
-	flags := r.byte()
+	f.flags = r.byte()
 	nanos := r.uint64()
-	if flags&^flagsKnown != 0 || nanos > math.MaxInt64 {
+	if f.flags&^flagsKnown != 0 || nanos > math.MaxInt64 {
 		r.fail()
 	}
-	e.Time = time.Unix(0, int64(nanos)).UTC()
-	e.Side, e.Response = Client, flags&flagResponse != 0
-	if flags&flagServer != 0 {
-		e.Side = Server
+	f.nanos = int64(nanos)
+	f.messageID, f.requestID = r.bytes(), r.bytes()
+	f.client, f.owner, f.code = r.bytes(), r.bytes(), r.bytes()
+	if f.flags&flagVersioned != 0 {
+		f.version = r.bytes()
 	}
-	e.HeadWithheld = flags&flagHeadWithheld != 0
-	e.MessageID, e.RequestID = string(r.bytes()), string(r.bytes())
-	client, owner, code, version := string(r.bytes()), string(r.bytes()), string(r.bytes()), ""
-	if flags&flagVersioned != 0 {
-		version = string(r.bytes())
-	}
-	clientServer, serviceServer := string(r.bytes()), string(r.bytes())
-	copy(e.Evidence.Message[:], r.take(sha512.Size))
+	f.clientServer, f.serviceServer = r.bytes(), r.bytes()
+	f.message = r.take(sha512.Size)
 	n := r.uvarint()
 	if n > maxAttachments || n*sha512.Size > uint64(len(r.b)) {
 		r.fail()
 	}
-	if r.err == nil && n > 0 {
-		e.Evidence.Attachments = make([]asic.Digest, n)
-		for i := range e.Evidence.Attachments {
-			copy(e.Evidence.Attachments[i][:], r.take(sha512.Size))
+	f.attachments = r.take(n * sha512.Size)
+	if f.flags&flagPattern != 0 {
+		if f.pattern = r.uvarint(); f.pattern == 0 {
+			r.fail()
 		}
 	}
-	var from uint64
-	if flags&flagPattern != 0 {
-		from = r.uvarint()
-	}
-	e.Evidence.Signature = r.bytes()
-	result, chain := r.bytes(), r.bytes()
-	e.Head = r.bytes()
-	e.readBodies(&r, len(e.Evidence.Attachments))
-	if len(r.b) != 0 {
-		r.fail()
-	}
+	f.signature = r.bytes()
+	f.result, f.chain = r.bytes(), r.bytes()
+	f.head = r.bytes()
 	if r.err != nil {
-		return nil, fmt.Errorf("record %d: %w", seq, r.err)
+		return f, fmt.Errorf("record %d: %w", seq, r.err)
 	}
-	if err := e.expand(from, result, chain, patterns); err != nil {
-		return nil, fmt.Errorf("record %d: %w", seq, err)
+	f.bodies = r
+	return f, nil
+}
+
+// decodeEntry reads the canonical form strictly. The result shares b. Patterns
+// come from a source; nil knows none.
+func decodeEntry(seq uint64, b []byte, patterns *source) (*Entry, error) {
+	f, err := readFields(seq, b)
+	if err != nil {
+		return nil, err
 	}
-	if err := e.parseNames(client, owner, code, version, flags&flagVersioned != 0, clientServer, serviceServer); err != nil {
+	e, err := f.entry(seq)
+	if err == nil {
+		err = e.expand(&f, patterns)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("record %d: %w", seq, err)
 	}
 	return e, nil
 }
 
-// expand gives the evidence its own form again. The number of the pattern is 0
-// if there is none.
-func (e *Entry) expand(from uint64, result, chain []byte, patterns *patternSource) error {
-	if from != 0 {
+// entry returns all but the documents.
+func (f *fields) entry(seq uint64) (*Entry, error) {
+	e := &Entry{HeadWithheld: f.flags&flagHeadWithheld != 0}
+	e.Seq, e.Time = seq, time.Unix(0, f.nanos).UTC()
+	e.Side, e.Response = Client, f.flags&flagResponse != 0
+	if f.flags&flagServer != 0 {
+		e.Side = Server
+	}
+	e.MessageID, e.RequestID = string(f.messageID), string(f.requestID)
+	copy(e.Evidence.Message[:], f.message)
+	if n := len(f.attachments) / sha512.Size; n > 0 {
+		e.Evidence.Attachments = make([]asic.Digest, n)
+		for i := range e.Evidence.Attachments {
+			copy(e.Evidence.Attachments[i][:], f.attachments[i*sha512.Size:])
+		}
+	}
+	e.Head = f.head
+	r := f.bodies
+	e.readBodies(&r, len(e.Evidence.Attachments))
+	if len(r.b) != 0 {
+		r.fail()
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return e, e.parseNames(string(f.client), string(f.owner), string(f.code), string(f.version), f.flags&flagVersioned != 0,
+		string(f.clientServer), string(f.serviceServer))
+}
+
+// expand gives the evidence its own form again.
+func (e *Entry) expand(f *fields, patterns *source) (err error) {
+	e.Evidence.Signature = f.signature
+	if f.pattern != 0 {
 		if patterns == nil {
 			return errEncoding
 		}
-		doc, err := patterns.get(from)
+		doc, err := patterns.pattern(f.pattern)
 		if err != nil {
 			return err
 		}
-		if e.Evidence.Signature, err = applyDifference(doc, e.Evidence.Signature); err != nil {
+		if e.Evidence.Signature, err = applyDifference(doc, f.signature); err != nil {
 			return err
 		}
 	}
-	var err error
-	if e.Evidence.ChainResult, err = fromTerse(result); err != nil {
+	if e.Evidence.ChainResult, err = fromTerse(f.result); err != nil {
 		return err
 	}
-	e.Evidence.Chain, err = fromTerse(chain)
+	e.Evidence.Chain, err = fromTerse(f.chain)
 	return err
 }
 
@@ -398,6 +435,13 @@ func (r *reader) byte() byte {
 func (r *reader) uint64() uint64 {
 	if p := r.take(8); p != nil {
 		return binary.BigEndian.Uint64(p)
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if p := r.take(4); p != nil {
+		return binary.BigEndian.Uint32(p)
 	}
 	return 0
 }

@@ -67,25 +67,28 @@ func (s *stampState) admit(now time.Time, period time.Duration) error {
 		ErrTimestamping, time.Unix(0, since).UTC().Format(time.RFC3339), period, cause)
 }
 
-// noteAppend remembers a record that waits. It is called in the order of the
-// numbers; the record may have been stamped already by then.
-func (s *stampState) noteAppend(seq uint64, t time.Time, leaf asic.Digest) {
+// noteAppend remembers the records of a durable group, which wait. It is called
+// in the order of the numbers; they may have been stamped already by then.
+func (s *stampState) noteAppend(g *groupNote, leaves []asic.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	upTo := s.upTo.Load()
-	if seq <= upTo {
-		return
+	upTo, last := s.upTo.Load(), g.first+uint64(len(leaves))-1
+	for i, leaf := range leaves {
+		seq := g.first + uint64(i)
+		if seq <= upTo {
+			continue
+		}
+		if s.oldest.IsZero() {
+			s.oldest = time.Unix(0, g.records[i].time).UTC()
+		}
+		if len(s.leaves) == 0 {
+			s.first = seq
+		}
+		if n := uint64(len(s.leaves)); n < s.batch && s.first+n == seq {
+			s.leaves = append(s.leaves, leaf)
+		}
 	}
-	if s.oldest.IsZero() {
-		s.oldest = t
-	}
-	if len(s.leaves) == 0 {
-		s.first = seq
-	}
-	if n := uint64(len(s.leaves)); n < s.batch && s.first+n == seq {
-		s.leaves = append(s.leaves, leaf)
-	}
-	if seq-upTo >= s.batch {
+	if last > upTo && last-upTo >= s.batch {
 		select {
 		case s.full <- struct{}{}:
 		default: // it has been told already
@@ -117,35 +120,33 @@ func (s *stampState) forget(last uint64) {
 }
 
 // loadStamps finds out which records wait and since when stamping fails.
-func (l *Log) loadStamps() error {
+func (l *Log) loadStamps(s state) error {
 	l.stamps.turn, l.stamps.batch, l.stamps.full = make(chan struct{}, 1), maxBatch, make(chan struct{}, 1)
-	last, err := l.lastNumber(prefixStamp)
-	if err != nil {
-		return err
-	}
-	l.stamps.upTo.Store(max(last, l.prune.upTo.Load()))
-	failing, err := l.getNumber(keyFailing)
-	if err != nil {
-		return err
-	}
-	l.stamps.failing.Store(int64(failing))
+	l.stamps.upTo.Store(max(s.stamped, s.pruned))
+	l.stamps.failing.Store(s.failing)
 	return l.loadOldest()
 }
 
-// loadOldest reads the time of the first record that waits.
+// loadOldest finds out since when the first record waits that does. The lock,
+// which the committer takes, too, is not held over a look into the log.
 func (l *Log) loadOldest() error {
-	l.stamps.mu.Lock()
-	defer l.stamps.mu.Unlock()
 	first := l.stamps.upTo.Load() + 1
-	if first >= l.next.Load() {
-		l.stamps.oldest = time.Time{}
+	l.stamps.mu.Lock()
+	none := first > l.durable.Load()
+	if none {
+		l.stamps.oldest = time.Time{} // noteAppend sets it
+	}
+	l.stamps.mu.Unlock()
+	if none {
 		return nil
 	}
-	e, err := l.get(l.db, first)
+	e, err := l.get(first)
 	if err != nil {
 		return err
 	}
+	l.stamps.mu.Lock()
 	l.stamps.oldest = e.Time
+	l.stamps.mu.Unlock()
 	return nil
 }
 
@@ -224,12 +225,12 @@ func (l *Log) untilDue() time.Duration {
 }
 
 // StampNow stamps every record that was appended before the call.
-func (l *Log) StampNow(ctx context.Context) error { return l.stampTo(ctx, l.next.Load()-1) }
+func (l *Log) StampNow(ctx context.Context) error { return l.stampTo(ctx, l.durable.Load()) }
 
 // stampFull stamps the records that fill a batch.
 func (l *Log) stampFull(ctx context.Context) error {
 	upTo := l.stamps.upTo.Load()
-	waiting := l.next.Load() - 1 - upTo
+	waiting := l.durable.Load() - upTo
 	return l.stampTo(ctx, upTo+waiting-waiting%l.stamps.batch)
 }
 
@@ -258,7 +259,7 @@ func (l *Log) stampBatch(ctx context.Context) error {
 		return err
 	}
 	first := l.stamps.upTo.Load() + 1
-	last := min(l.next.Load()-1, first+l.stamps.batch-1)
+	last := min(l.durable.Load(), first+l.stamps.batch-1)
 	s, data, err := l.prepareStamp(ctx, first, last)
 	if err != nil {
 		return l.stampFailed(ctx, fmt.Errorf("prepare time-stamp of records %d to %d: %w", first, last, err))
@@ -268,15 +269,7 @@ func (l *Log) stampBatch(ctx context.Context) error {
 		return l.stampFailed(ctx, err)
 	}
 	s.time, s.token = token.Time, token.Raw
-	b := l.db.NewBatch()
-	err = b.Set(numberKey(prefixStamp, last), s.encode(), nil)
-	if l.stamps.failing.Load() != 0 {
-		err = errors.Join(err, b.Delete(keyFailing, nil))
-	}
-	if err != nil {
-		return errors.Join(err, b.Close())
-	}
-	if err := l.commit(b); err != nil {
+	if err := l.commitStamp(context.WithoutCancel(ctx), last, s); err != nil {
 		return err
 	}
 	if l.stamps.failing.Swap(0) != 0 {
@@ -311,7 +304,7 @@ func (l *Log) stampFailed(ctx context.Context, err error) error {
 	err = fmt.Errorf("%w: %w", ErrTimestamping, err)
 	now := l.cfg.Now().UnixNano()
 	if l.stamps.failing.CompareAndSwap(0, now) {
-		err = errors.Join(err, l.setNumber(keyFailing, uint64(now)))
+		err = errors.Join(err, l.commitState(ctx, func(s *state) { s.failing = now }))
 	}
 	return err
 }
@@ -334,7 +327,7 @@ const stampVersion = 1
 func (l *Log) prepareStamp(ctx context.Context, first, last uint64) (*stamp, []byte, error) {
 	s := &stamp{first: first}
 	if first == last {
-		e, err := l.get(l.db, first)
+		e, err := l.get(first)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -373,27 +366,22 @@ func stampable(doc []byte) []byte {
 }
 
 // readLeaves hashes the signature documents as they stand in the log.
-func (l *Log) readLeaves(ctx context.Context, s *stamp, first, last uint64) error {
-	it, err := l.db.NewIter(&pebble.IterOptions{
-		LowerBound: numberKey(prefixRecord, first), UpperBound: numberKey(prefixRecord, last+1)})
+func (l *Log) readLeaves(ctx context.Context, s *stamp, first, last uint64) (err error) {
+	src, err := l.source()
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, src.close()) }()
 	s.leaves = make([]asic.Digest, 0, last-first+1)
-	patterns := &patternSource{r: l.db}
-	for it.First(); err == nil && it.Valid(); it.Next() {
-		var e *Entry
-		seq := keyNumber(it.Key())
-		if e, err = decodeEntry(seq, it.Value(), patterns); err == nil {
-			s.leaves = append(s.leaves, sha512.Sum512(e.Evidence.Signature))
+	for seq := first; seq <= last; seq++ {
+		e, err := src.entry(seq)
+		if err == nil {
 			err = ctx.Err()
 		}
-	}
-	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
-		return err
-	}
-	if uint64(len(s.leaves)) != last-first+1 {
-		return fmt.Errorf("only %d of %d records found", len(s.leaves), last-first+1)
+		if err != nil {
+			return err
+		}
+		s.leaves = append(s.leaves, sha512.Sum512(e.Evidence.Signature))
 	}
 	return nil
 }
@@ -444,20 +432,26 @@ func decodeStamp(last uint64, b []byte) (*stamp, error) {
 
 // stampOf returns the stamp that covers a record and the number of the last
 // record it covers, nil if there is none.
-func (l *Log) stampOf(seq uint64) (*stamp, uint64, error) {
+func (l *Log) stampOf(seq uint64) (_ *stamp, _ uint64, err error) {
+	src, err := l.source()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: numberKey(prefixStamp, seq), UpperBound: []byte{prefixStamp + 1}})
 	if err != nil {
 		return nil, 0, err
 	}
-	var s *stamp
-	var last uint64
-	if it.First() {
-		last = keyNumber(it.Key())
-		if s, err = decodeStamp(last, it.Value()); err == nil && s.first > seq {
-			s = nil
-		}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.First() {
+		return nil, 0, it.Error()
 	}
-	return s, last, errors.Join(err, it.Error(), it.Close())
+	last := keyNumber(it.Key())
+	s, err := src.stamp(last, it.Value())
+	if err != nil || s.first > seq {
+		return nil, last, err
+	}
+	return s, last, nil
 }
 
 // chainCache keeps the hash chains of one batch for an export, which usually

@@ -21,7 +21,7 @@ type Stats struct {
 	Bytes     int64 // on disk, without bodies
 	BodyFiles int64
 	BodyBytes int64
-	Stalled   time.Duration // since the log was opened, for how long appends waited for tables to be written or merged
+	Stalled   time.Duration // since the log was opened, for how long appends waited because the index lagged behind
 	FreeBytes int64         // of the file system; -1 if unknown
 	Reserve   int64         // free space that Append leaves; 0 if none
 
@@ -32,7 +32,7 @@ type Stats struct {
 func (l *Log) Stats() Stats {
 	s := Stats{
 		First:     l.prune.upTo.Load() + 1,
-		Last:      l.next.Load() - 1,
+		Last:      l.durable.Load(),
 		Appended:  l.appended.Load(),
 		InFlight:  l.inFlight.Load(),
 		BodyFiles: l.bodies.count.Load(),
@@ -58,7 +58,7 @@ func (l *Log) Stats() Stats {
 	}
 	if l.enter() == nil {
 		defer l.exit()
-		s.Bytes = int64(l.db.Metrics().DiskSpaceUsage())
+		s.Bytes = l.segs.bytes() + int64(l.db.Metrics().DiskSpaceUsage())
 	}
 	if usage, err := l.fs.GetDiskUsage(l.cfg.Dir); err == nil {
 		s.FreeBytes = int64(min(usage.AvailBytes, 1<<62))

@@ -139,7 +139,7 @@ func (b *bench) sustain(s subject) error {
 		d := syncs1[side].minus(syncs0[side])
 		line("flushes to disk, "+name, "%.0f, %.1f exchanges each; %.2f ms on average; %.0f longer than 51 ms, %.0f longer than 410 ms",
 			d.count, float64(exchanges)/d.count, d.sum/d.count*1000, d.over51, d.over410)
-		line("appends held up by tables, "+name, "%.1f s in all", d.stalled)
+		line("appends held up by the index, "+name, "%.1f s in all", d.stalled)
 	}
 	b.report.table(t)
 	return nil
