@@ -194,6 +194,8 @@ func (o *call) finish(r *callResult) error {
 	}
 	if r.Fault != nil {
 		r.Fault.print(o.errs)
+	} else if r.Status >= http.StatusBadRequest && !o.soap && r.Header.Get("X-Road-Request-Id") == "" {
+		fmt.Fprintf(o.errs, "kontor: HTTP status %d, without the headers of a security server; is %s the address of a gateway for information systems (its listen.consumer)?\n", r.Status, o.gateway)
 	} else if r.Status >= http.StatusBadRequest {
 		fmt.Fprintf(o.errs, "kontor: the service itself answered with HTTP status %d; the exchange went well\n", r.Status)
 	}

@@ -400,4 +400,8 @@ func TestBrokenAnswer(t *testing.T) {
 	}))
 	defer server.Close()
 	kontor(t, "call", testnet.Persons, "--gateway", server.URL, "--client", testnet.Portal).holds(t, 1, "not whole, 4 bytes of it")
+
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	kontor(t, "call", testnet.Persons, "--gateway", other.URL, "--client", testnet.Portal).holds(t, 1, "without the headers of a security server", "listen.consumer")
 }

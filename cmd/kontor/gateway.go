@@ -106,8 +106,7 @@ again.`,
 				return err
 			}
 			defer log.Sync()
-			go roles.GiveBack(c.Context(), log)
-			return roles.RunGateway(c.Context(), cfg, roles.Options{Log: log})
+			return roles.RunGateway(c.Context(), cfg, roles.Options{Log: log, Ready: func() { go roles.GiveBack(c.Context(), log) }})
 		},
 	})
 	check := withConfig(checkCommand(func() (string, error) { _, err := load(); return file, err }))

@@ -56,7 +56,7 @@ func (g *gatewayFlags) client() (*admin.Client, error) {
 		url, access.key, access.byFlags = "https://"+reachable(cfg.Listen.Admin), roles.AdminKeyFile(cfg), false
 		access.cert, _ = roles.InternalTLSFiles(cfg)
 	}
-	key, pin, err := access.read()
+	key, pin, err := access.read(url)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func newMember() *cobra.Command {
 	list.Flags().StringVar(&search, "search", "", "only members with this in their identifier or name")
 	return group("member", "Organisations of the ecosystem, in the registry", list,
 		a.complete(a.command("show MEMBER", "Show a member with its subsystems", "  kontor member show DEV/GOV/1001", cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseMember, args[0], memberForm)
+			key, err := ours(c, api, id.ParseMember, args[0], memberForm)
 			if err != nil {
 				return err
 			}
@@ -104,7 +104,7 @@ func newMember() *cobra.Command {
 			return a.show(c, m, lines...)
 		}), completeMembers),
 		a.change("add MEMBER NAME", "Admit a member", `  kontor member add DEV/GOV/1001 "Example Agency" --why "decision 2026-17"`, cobra.ExactArgs(2), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseMember, args[0], memberForm)
+			key, err := ours(c, api, id.ParseMember, args[0], memberForm)
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func newMember() *cobra.Command {
 			return a.done(c, d, err)
 		}),
 		a.complete(a.change("change MEMBER NAME", "Change a member's name", `  kontor member change DEV/GOV/1001 "Agency of Examples"`, cobra.ExactArgs(2), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseMember, args[0], memberForm)
+			key, err := ours(c, api, id.ParseMember, args[0], memberForm)
 			if err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ func newMember() *cobra.Command {
 			return a.done(c, d, err)
 		}), completeMembers),
 		a.complete(a.remove("delete MEMBER", "Delete a member that nothing refers to", "  kontor member delete DEV/GOV/1001", cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseMember, args[0], memberForm)
+			key, err := ours(c, api, id.ParseMember, args[0], memberForm)
 			if err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func newSubsystem() *cobra.Command {
 	})
 	list.Flags().StringVar(&search, "search", "", "only subsystems with this in their identifier or name")
 	add := a.change("add SUBSYSTEM", "Add a subsystem to a member", `  kontor subsystem add DEV/GOV/1001/portal --name "Citizens' portal"`, cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-		key, err := parsed(id.ParseClient, args[0], subsystemForm)
+		key, err := ours(c, api, id.ParseClient, args[0], subsystemForm)
 		if err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func newSubsystem() *cobra.Command {
 	add.Flags().StringVar(&name, "name", "", "name for people")
 	return group("subsystem", "Parts of members that exchange messages, in the registry", list, add,
 		a.complete(a.command("show SUBSYSTEM", "Show a subsystem", "  kontor subsystem show DEV/GOV/1001/portal", cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseClient, args[0], subsystemForm)
+			key, err := ours(c, api, id.ParseClient, args[0], subsystemForm)
 			if err != nil {
 				return err
 			}
@@ -179,7 +179,7 @@ func newSubsystem() *cobra.Command {
 			return a.show(c, s, [2]string{"Subsystem", s.ID.String()}, [2]string{"Name", s.Name})
 		}), completeSubsystems),
 		a.complete(a.change("change SUBSYSTEM NAME", "Change a subsystem's name", `  kontor subsystem change DEV/GOV/1001/portal "Portal for citizens"`, cobra.ExactArgs(2), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseClient, args[0], subsystemForm)
+			key, err := ours(c, api, id.ParseClient, args[0], subsystemForm)
 			if err != nil {
 				return err
 			}
@@ -187,7 +187,7 @@ func newSubsystem() *cobra.Command {
 			return a.done(c, d, err)
 		}), completeSubsystems),
 		a.complete(a.remove("delete SUBSYSTEM", "Delete a subsystem that nothing refers to", "  kontor subsystem delete DEV/GOV/1001/portal", cobra.ExactArgs(1), func(c *cobra.Command, api *admin.Client, args []string) error {
-			key, err := parsed(id.ParseClient, args[0], subsystemForm)
+			key, err := ours(c, api, id.ParseClient, args[0], subsystemForm)
 			if err != nil {
 				return err
 			}

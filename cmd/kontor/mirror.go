@@ -60,8 +60,7 @@ and give its configuration anchor to gateways: kontor registry mirror anchor --c
 				return err
 			}
 			defer log.Sync()
-			go roles.GiveBack(c.Context(), log)
-			return roles.RunMirror(c.Context(), cfg, roles.Options{Log: log})
+			return roles.RunMirror(c.Context(), cfg, roles.Options{Log: log, Ready: func() { go roles.GiveBack(c.Context(), log) }})
 		},
 	})
 

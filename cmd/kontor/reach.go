@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strings"
 
 	"kontor/cmd/roles"
@@ -33,8 +34,11 @@ type apiAccess struct {
 	keyMade, mine string // command that makes keys, name of the certificate in data_dir
 }
 
-// read reads the API key and the certificate.
-func (a apiAccess) read() (key string, pin *x509.Certificate, err error) {
+// read reads the API key and the certificate for the API at an address.
+func (a apiAccess) read(url string) (key string, pin *x509.Certificate, err error) {
+	if err := checkURL(url); a.byFlags && err != nil {
+		return "", nil, err
+	}
 	secret, err := roles.Secret(a.key, "API key")
 	if err != nil {
 		return "", nil, a.explain(err, "--key-file", "the file with an API key; the "+a.role+"'s operator makes one: "+a.keyMade)
@@ -47,6 +51,15 @@ func (a apiAccess) read() (key string, pin *x509.Certificate, err error) {
 		return "", nil, fmt.Errorf("%s: %w", a.cert, err)
 	}
 	return string(secret), pin, nil
+}
+
+// checkURL refuses what cannot be the address of an administration API.
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+		return usageError{fmt.Errorf("--url %q is not an address such as https://10.0.0.1:4000", text)}
+	}
+	return nil
 }
 
 // explain says which file is meant and what to do about it.

@@ -81,6 +81,7 @@ func TestAnotherServer(t *testing.T) {
 	if strings.Contains(r.errs, "openapi") {
 		t.Error(r.errs)
 	}
+	list("--url", "10.0.0.1:4000").holds(t, 2, "is not an address such as https://10.0.0.1:4000")
 	list("--key-file", "none").holds(t, 1, "--key-file: API key: stat none: no such file", "kontor gateway apikey create")
 	if r := list("--key-file", "none"); strings.Contains(r.errs, "init") {
 		t.Error("it blames init: ", r.errs)

@@ -105,8 +105,7 @@ configuration is applied; a file that is not acceptable changes nothing.`,
 				return err
 			}
 			defer log.Sync()
-			go roles.GiveBack(c.Context(), log)
-			return roles.RunRegistry(c.Context(), cfg, roles.Options{Log: log})
+			return roles.RunRegistry(c.Context(), cfg, roles.Options{Log: log, Ready: func() { go roles.GiveBack(c.Context(), log) }})
 		},
 	})
 

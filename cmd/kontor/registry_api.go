@@ -78,7 +78,7 @@ func (a *registryAPI) client() (*admin.Client, error) {
 		url, access.key, access.byFlags = "https://"+reachable(cfg.Listen.Admin), roles.RegistryKeyFile(cfg), false
 		access.cert, _ = roles.RegistryTLSFiles(cfg)
 	}
-	key, pin, err := access.read()
+	key, pin, err := access.read(url)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +178,26 @@ func parsed[T any](parse func(string) (T, error), text, form string) (T, error) 
 		return v, usageError{fmt.Errorf("%q is not %s: %w", text, form, err)}
 	}
 	return v, nil
+}
+
+// ours parses the identifier of something of the registry's own instance. The API
+// takes it without the instance: with another one it would be about something
+// else than was named.
+func ours[T interface{ Instance() string }](c *cobra.Command, api *admin.Client, parse func(string) (T, error), text, form string) (T, error) {
+	v, err := parsed(parse, text, form)
+	if err == nil {
+		err = checkInstance(c, api, text, v.Instance())
+	}
+	return v, err
+}
+
+// checkInstance refuses what is not of the registry's own instance.
+func checkInstance(c *cobra.Command, api *admin.Client, text, instance string) error {
+	status, err := api.Status(c.Context())
+	if err == nil && status.Instance != instance {
+		err = usageError{fmt.Errorf("%q is of instance %s, but this is the registry of %s", text, instance, status.Instance)}
+	}
+	return err
 }
 
 func yesNo(b bool) string { return map[bool]string{true: "yes", false: "no"}[b] }

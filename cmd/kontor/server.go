@@ -50,6 +50,9 @@ func completeServerCertificates(c *cobra.Command, api *admin.Client, args []stri
 func serverCommand(do func(*cobra.Command, *admin.Client, id.SecurityServer, []string) error) func(*cobra.Command, *admin.Client, []string) error {
 	return func(c *cobra.Command, api *admin.Client, args []string) error {
 		key, err := parsed(id.ParseSecurityServer, args[0], serverForm)
+		if err == nil {
+			err = checkInstance(c, api, args[0], key.Owner().Instance())
+		}
 		if err != nil {
 			return err
 		}

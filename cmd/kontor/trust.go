@@ -73,8 +73,7 @@ func newTrust() *cobra.Command {
 				return err
 			}
 			defer log.Sync()
-			go roles.GiveBack(c.Context(), log)
-			return roles.RunTrust(c.Context(), cfg, roles.Options{Log: log})
+			return roles.RunTrust(c.Context(), cfg, roles.Options{Log: log, Ready: func() { go roles.GiveBack(c.Context(), log) }})
 		},
 	})
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -125,6 +126,9 @@ func load(ctx context.Context, conf, anchor string) (*trusted, error) {
 			return nil, errors.New("whom to trust? Give --conf DIR, --anchor FILE or both")
 		}
 		view, err := globalconf.LoadDir(conf)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w; --conf wants the folder with the global configuration: globalconf in the data_dir of a gateway, or verificationconf of its /verificationconf", err)
+		}
 		if err != nil {
 			return nil, failure{err}
 		}

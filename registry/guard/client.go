@@ -133,7 +133,7 @@ func (c *Client) send(ctx context.Context, r Request, body []byte) (*http.Respon
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("the administration API of the %s does not answer: %w; does the %s run, and is this the address of its listen.admin?", c.what, err, c.what)
 	}
-	return nil, fmt.Errorf("the administration API of the %s does not answer: %w", c.what, err)
+	return nil, fmt.Errorf("the administration API of the %s does not answer: %w; is this the address of its listen.admin?", c.what, err)
 }
 
 var errStranger = errors.New("another certificate")
