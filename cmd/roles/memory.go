@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// settled is how long a role must be quiet after its start, quiet how long
+	// settled is how long a role must be quiet at first, quiet how long
 	// later: a pause between two bursts is not worth the work.
-	settled = 500 * time.Millisecond
+	settled = time.Second
 	quiet   = 10 * time.Second
 	// quietRate is how much a quiet role allocates, in bytes per second: it
 	// polls, stamps and is asked for its metrics.
@@ -28,8 +28,9 @@ const (
 // GiveBack gives memory back to the system that only the start of a role needed
 // and, each time that it has become quiet, what only the load needed. The
 // runtime alone would keep most of it for minutes, and the pages of the program
-// that have been used once for good. It works for the whole process, until ctx
-// is done; exchanges that come meanwhile are a few milliseconds slower.
+// that have been used once for good. Begin it when the role is ready; a start
+// has pauses, too. It works for the whole process, until ctx is done; exchanges
+// that come meanwhile are a few milliseconds slower.
 func GiveBack(ctx context.Context, log *zap.Logger) {
 	giveBack(ctx, allocated, func() {
 		runtime.GC() // pools keep their buffers for one collection

@@ -46,7 +46,7 @@ func TestGiveBack(t *testing.T) {
 		}
 		stop()
 		<-done
-		if want := []time.Duration{2500 * time.Millisecond, 52500 * time.Millisecond}; !slices.Equal(freed, want) {
+		if want := []time.Duration{3 * time.Second, 53 * time.Second}; !slices.Equal(freed, want) {
 			t.Errorf("given back after %v, want %v", freed, want)
 		}
 	})
