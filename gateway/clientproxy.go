@@ -196,9 +196,7 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 	}
 	content := resp.content.Body()
 	h := w.Header()
-	for _, f := range resp.Head.Fields {
-		h[f.Name] = append(h[f.Name], f.Value)
-	}
+	addFields(h, resp.Head.Fields)
 	if h.Get("Content-Type") == "" {
 		h["Content-Type"] = nil // never guessed
 	}
@@ -217,6 +215,19 @@ func (g *Gateway) answerClient(w http.ResponseWriter, r *http.Request, x *Exchan
 	defer body.Close()
 	_, err = io.Copy(&idleWriter{w, http.NewResponseController(w), g.limits.Idle}, body)
 	return err
+}
+
+// addFields adds fields to a header, with their names as they are.
+func addFields(h http.Header, fields []message.Field) {
+	values := make([]string, len(fields)) // of all names, most of which have one
+	for i, f := range fields {
+		if have := h[f.Name]; have != nil {
+			h[f.Name] = append(have, f.Value)
+			continue
+		}
+		values[i] = f.Value
+		h[f.Name] = values[i : i+1 : i+1]
+	}
 }
 
 // refuseClient sends a fault in the form that the client accepts. If the
@@ -247,18 +258,19 @@ func (g *Gateway) refuseClient(w http.ResponseWriter, r *http.Request, f *fault.
 // requestHeader returns the transport headers of a request (X-Road: Message
 // Transport Protocol, section 2.2).
 func requestHeader(r *http.Request, req *message.Request, enc *message.Encoder) http.Header {
-	h := http.Header{
-		"Content-Type":            {enc.ContentType()},
-		"X-Hash-Algorithm":        {"SHA-512"},
-		"X-Proxy-Version":         {Version},
-		"X-Original-Content-Type": {r.Header.Get("Content-Type")},
-		"X-Road-Request-Id":       {req.RequestID},
-	}
+	kind, value := "X-Road-Message-Type", "REST"
 	if req.SOAP != nil {
-		h["X-Original-Soapaction"] = []string{r.Header.Get("SOAPAction")}
-	} else {
-		h["X-Road-Message-Type"] = []string{"REST"}
+		kind, value = "X-Original-Soapaction", r.Header.Get("SOAPAction")
 	}
+	h := make(http.Header, 8)
+	addFields(h, []message.Field{
+		{Name: "Content-Type", Value: enc.ContentType()},
+		{Name: "X-Hash-Algorithm", Value: "SHA-512"},
+		{Name: "X-Proxy-Version", Value: Version},
+		{Name: "X-Original-Content-Type", Value: r.Header.Get("Content-Type")},
+		{Name: "X-Road-Request-Id", Value: req.RequestID},
+		{Name: kind, Value: value},
+	})
 	return h
 }
 

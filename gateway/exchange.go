@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"kontor/gateway/message"
 	"kontor/gateway/serverconf"
@@ -62,24 +63,35 @@ func (g *Gateway) finish(x *Exchange) {
 		x.ResponseOut = now
 	}
 	took := now.Sub(x.Start)
-	fields := []zap.Field{
-		zap.String("side", x.Side), zap.String("remote", x.Remote),
-		zap.String("message_id", x.MessageID), zap.String("request_id", x.RequestID),
-		zap.Stringer("client", x.Client), zap.Stringer("service", x.Service),
-		zap.String("method", x.Method), zap.String("path", x.Path), zap.Stringer("peer", x.Peer),
-		zap.Int("status", x.Status), zap.Int64("in", x.In), zap.Int64("out", x.Out), zap.Duration("took", took),
-	}
 	g.metrics.exchange(x, took)
 	g.keepRecord(x)
 	x.endSpans(now)
 	if x.Err == nil {
-		g.logger.Info("exchange", fields...)
+		g.logger.Info("exchange", zap.Inline(x), zap.Duration("took", took))
 		return
 	}
+	fields := []zap.Field{zap.Inline(x), zap.Duration("took", took)}
 	if f := asFault(x.Err); f != nil {
 		fields = append(fields, zap.String("fault", f.Code()), zap.String("detail", f.Detail()))
 	}
 	g.logger.Warn("exchange failed", append(fields, zap.Error(x.Err))...)
+}
+
+// MarshalLogObject implements [zapcore.ObjectMarshaler].
+func (x *Exchange) MarshalLogObject(to zapcore.ObjectEncoder) error {
+	to.AddString("side", x.Side)
+	to.AddString("remote", x.Remote)
+	to.AddString("message_id", x.MessageID)
+	to.AddString("request_id", x.RequestID)
+	to.AddString("client", x.Client.String())
+	to.AddString("service", x.Service.String())
+	to.AddString("method", x.Method)
+	to.AddString("path", x.Path)
+	to.AddString("peer", x.Peer.String())
+	to.AddInt("status", x.Status)
+	to.AddInt64("in", x.In)
+	to.AddInt64("out", x.Out)
+	return nil
 }
 
 // idleBody reads a request body under a deadline that every read renews: a

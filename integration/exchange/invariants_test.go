@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -110,6 +111,28 @@ func TestNoSignatureWithoutRecordProvider(t *testing.T) {
 		}
 		if len(n.Service.Requests()) != 1 {
 			t.Error("the service was not asked: the test proves nothing")
+		}
+	}
+}
+
+// An answer that fits into memory goes out when it is complete, so that its
+// length is known; a larger one streams.
+func TestLengthOfAnswers(t *testing.T) {
+	n := testnet.Start(t, testnet.Options{})
+	for size, whole := range map[int]bool{0: true, 1 << 10: true, 60 << 10: true, 200 << 10: false} {
+		n.Service.Handle(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(bytes.Repeat([]byte("x"), size))
+		})
+		reply, err := n.Peer.Post("auth", n.Peer.Request(testnet.Evil, "GET", testnet.Path(testnet.Persons), nil))
+		if err != nil || reply.Fault != nil || len(reply.Body) != size {
+			t.Fatalf("%d bytes: %+v %v", size, reply, err)
+		}
+		want := ""
+		if whole {
+			want = strconv.Itoa(len(reply.Raw))
+		}
+		if got := reply.Header.Get("Content-Length"); got != want {
+			t.Errorf("answer of %d bytes has the length %q, want %q", size, got, want)
 		}
 	}
 }
