@@ -154,7 +154,7 @@ func ReadLinkSettings(b []byte) ([]byte, error) {
 	return s.append(nil)[8:], nil
 }
 
-// ServeQMux has both streams of a connection echo what comes, until it ends.
+// ServeQMux has the streams of a connection echo what comes, until it ends.
 func ServeQMux(conn net.Conn) {
 	q := newQMux(conn, false, Windows{Stream: 1 << 10, Connection: 4 << 10}, newGrowth(), 8, func(s *qmuxStream) {
 		go func() {

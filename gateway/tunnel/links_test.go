@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -88,15 +89,10 @@ func TestLinkNegotiation(t *testing.T) {
 	a, b, java := w.add("a"), w.add("b"), w.add("java")
 	b.serveLinks(tellProto)
 	for _, protocols := range [][]string{nil, {"http/1.1"}, {"h2", "http/1.1"}} {
-		web := &http.Transport{
-			DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(tls.Dialer).DialContext(ctx, "tcp", b.listener.Addr().String())
-			},
-		}
-		web.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		web := &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*a.cert}, NextProtos: protocols}}
 			return d.DialContext(ctx, "tcp", b.listener.Addr().String())
-		}
+		}}
 		resp, err := (&http.Client{Transport: web}).Post("https://b.test:5500/", "text/plain", strings.NewReader("x"))
 		if err != nil {
 			t.Fatal(err)
@@ -121,8 +117,6 @@ func TestLinkNegotiation(t *testing.T) {
 	if c.Links() != 0 {
 		t.Errorf("%d links", c.Links())
 	}
-	// A server that learns of them is found out with the next connection.
-	c.Close()
 }
 
 // Exchanges that begin at once share links, the first one too.
@@ -453,6 +447,120 @@ func TestLinkShutdown(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// One peer has no more links than its share, and nothing is done for it on others.
+func TestLinksPerPeer(t *testing.T) {
+	t.Parallel()
+	a, b, _ := overLinks(t, echo)
+	head := section(":method", "POST", ":scheme", "https", ":authority", "b", ":path", "/")
+	request := slices.Concat(tunnel.LinkSettings(), record(append(numbers(0x09, 0), head...)))
+	for i := range tunnel.MaxPeerConnections + 3 {
+		conn := rawLink(t, a, b)
+		if i < tunnel.MaxPeerConnections {
+			conn.Write(tunnel.LinkSettings())
+			for range 2 { // settings of QMux, and of HTTP/3: it stands
+				check[[]byte](t)(readRecord(conn))
+			}
+			continue
+		}
+		conn.Write(request)
+		if kind, code := farewell(t, conn); kind != 0x1d || code != 0x107 {
+			t.Errorf("frame %#x with code %#x", kind, code)
+		}
+	}
+	if n := b.requests.Load(); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	other := b.world.add("other")
+	if got, err := post(t, other.tunnel(only(tunnel.HTTPS)), b, "x"); err != nil || got != "x" {
+		t.Errorf("another peer: %q, %v", got, err)
+	}
+}
+
+// What a server does that breaks the rules ends the exchange, and never hangs it.
+func TestHostileLinkServers(t *testing.T) {
+	t.Parallel()
+	settings := tunnel.LinkSettings()
+	control := record(numbers(0x0a, 3, 3), []byte{0, 4, 0})
+	head := section(":status", "200")
+	answer := func(content string, kind uint64) []byte {
+		return record(append(numbers(kind, 0), slices.Concat(head, frame(0, []byte(content)))...))
+	}
+	begin := func(then ...[]byte) func(net.Conn) {
+		return func(c net.Conn) {
+			c.Write(slices.Concat(settings, control))
+			for { // up to the request
+				b, err := readRecord(c)
+				if err != nil {
+					return
+				}
+				if b[0]&^7 == 0x08 && b[1] == 0 {
+					break
+				}
+			}
+			c.Write(slices.Concat(then...))
+			io.Copy(io.Discard, c)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		answer func(net.Conn)
+		want   func(error) bool
+	}{
+		{"good", begin(answer("x", 0x09)), func(err error) bool { return err == nil }},
+		{"nothing", func(c net.Conn) { io.Copy(io.Discard, c) }, is(tunnel.ErrConnect)},
+		{"closes at once", func(net.Conn) {}, is(tunnel.ErrConnect)},
+		{"HTTP/1.1", func(c net.Conn) { c.Write(bytes.Repeat([]byte("HTTP/1.1 400 Bad\r\n"), 500)) }, is(tunnel.ErrConnect)},
+		{"no settings of HTTP", func(c net.Conn) { c.Write(settings); io.Copy(io.Discard, c) }, is(tunnel.ErrConnect)},
+		{"no streams", func(c net.Conn) {
+			c.Write(slices.Concat(parameters(0x04, 1<<20, 0x07, 1<<20, 0x09, 3), control))
+			io.Copy(io.Discard, c)
+		}, func(err error) bool { return err != nil }},
+		{"farewell instead", func(c net.Conn) { c.Write(slices.Concat(settings, record(numbers(0x1d, 0x107, 0)))) }, is(tunnel.ErrConnect)},
+		{"breaks off", begin(record(numbers(0x04, 0, 0x10c, 0))), is(io.ErrUnexpectedEOF)},
+		{"ends short", begin(answer("x", 0x08), record(numbers(0x05, 0, 0)), record(numbers(0x04, 0, 0x10c, 99))), is(io.ErrUnexpectedEOF)},
+		{"unknown stream", begin(record(append(numbers(0x09, 4), 'x'))), func(err error) bool { return err != nil && !errors.Is(err, tunnel.ErrConnect) }},
+		{"stream of its own", begin(record(append(numbers(0x09, 1), 'x'))), func(err error) bool { return err != nil && !errors.Is(err, tunnel.ErrConnect) }},
+		{"frame of QUIC", begin(record(numbers(0x02))), func(err error) bool { return err != nil && !errors.Is(err, tunnel.ErrConnect) }},
+		{"silence", begin(), is(tunnel.ErrTimeout)},
+		{"stops taking", begin(record(numbers(0x05, 0, 0)), answer("x", 0x09)), func(err error) bool { return err == nil }},
+		{"too much", begin(answer(strings.Repeat("x", 10<<10), 0x09)), is(tunnel.ErrResponse)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a, b := w.add("a"), w.add("b")
+			b.listen("5577", nil, &http.Server{Handler: tunnel.OCSPHandler(b.lookup)})
+			b.plain("5500", func(c net.Conn) {
+				cfg := tunnel.ServerTLS(b.identity, b.view.Load)
+				cfg.NextProtos = []string{tunnel.LinkProtocol}
+				if conn := tls.Server(c, cfg); conn.Handshake() == nil {
+					tt.answer(conn)
+					conn.Close()
+				}
+			})
+			c := a.tunnel(only(tunnel.HTTPS), func(cfg *tunnel.ClientConfig) {
+				cfg.MaxResponse, cfg.ConnectTimeout = 8<<10, 2*time.Second
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			defer cancel()
+			if _, err := exchangeWithin(ctx, c, b); !tt.want(err) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// exchangeWithin is post for who has not long to wait.
+func exchangeWithin(ctx context.Context, c *tunnel.Client, to *server) (string, error) {
+	resp, err := send(ctx, c, to, strings.NewReader("x"))
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
 }
 
 // tcpRelay stands before a server; when it is deaf, nothing more passes on the

@@ -284,6 +284,9 @@ func (c *qmux) read() error {
 			if w-r-head < int(size) {
 				break
 			}
+			if c.over.Load() != nil { // nothing begins any more
+				return nil
+			}
 			if err := c.record(buf[r+head : r+head+int(size)]); err != nil {
 				return err
 			}
