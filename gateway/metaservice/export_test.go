@@ -23,6 +23,8 @@ func NewTurns(late error) func(ctx context.Context, server string, get func(cont
 	d := newDocuments()
 	return func(ctx context.Context, server string, get func(context.Context) error) (func(), error) {
 		_, done, err := inTurn(ctx, d, server, func(ctx context.Context) (struct{}, error) { return struct{}{}, get(ctx) }, func() error { return late })
+		d.hosts.mu.Lock()
+		defer d.hosts.mu.Unlock()
 		if len(d.hosts.by) > MaxHeld {
 			panic("servers are not forgotten")
 		}
