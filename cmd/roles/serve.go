@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -88,7 +87,7 @@ func serve(ctx context.Context, log *zap.Logger, endpoints []endpoint, ready fun
 			ReadHeaderTimeout: 15 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    max(b.header, 32<<10),
-			ErrorLog:          zap.NewStdLog(log.Named(b.key).WithOptions(zap.IncreaseLevel(max(zapcore.WarnLevel, log.Level())))),
+			ErrorLog:          serverLogger(log.Named(b.key)),
 			Protocols:         new(http.Protocols),
 		}
 		srv.Protocols.SetHTTP1(true)
