@@ -421,10 +421,9 @@ func TestGroups(t *testing.T) {
 	for l.Stats().InFlight < int64(cap(errs)) {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(50 * time.Millisecond) // until all are where they wait
 	cancel()
 	gaveUp := 0
-	for range cap(errs) - 8 { // at most the first, and four in each of two groups
+	for range cap(errs) - 8 { // there is room for three in each of two groups
 		if err := <-errs; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -447,7 +446,7 @@ func TestGroups(t *testing.T) {
 	if s := l.Stats(); int(s.Records) != logged || logged < 2 || logged+gaveUp != cap(errs) {
 		t.Errorf("%d logged, %d gave up, %d in the log", logged, gaveUp, s.Records)
 	}
-	if n := syncs.Load() - before; n > 2 {
+	if n := int(syncs.Load() - before); n >= logged {
 		t.Errorf("%d flushes for %d records", n, logged)
 	}
 	checkLog(t, l)
