@@ -84,6 +84,8 @@ type checker struct {
 	src     *source
 	stamped uint64
 	want    uint64 // the next record
+	block   *block // the last one looked up
+	found   map[string]bool
 	report  CheckReport
 }
 
@@ -227,27 +229,38 @@ func (c *checker) record(seq uint64, value []byte) error {
 }
 
 // indexed looks for a record in all indexes.
-func (c *checker) indexed(e *Entry) error {
-	b, err := c.src.locate(e.Seq)
-	if err != nil {
-		return err
+func (c *checker) indexed(e *Entry) (err error) {
+	if c.block == nil || e.Seq > c.block.last {
+		if c.block, err = c.src.locate(e.Seq); err != nil {
+			return err
+		}
+		c.found = map[string]bool{}
 	}
-	if b == nil {
+	first := uint64(0)
+	if c.block == nil {
 		c.report.add("record %d: missing in index %c", e.Seq, prefixBlock)
-		b = &block{}
+	} else {
+		first = c.block.first
 	}
 	n := noteOf(e, &c.l.names)
 	s := second(n.time)
 	for _, key := range [][]byte{
 		appendIndexKey(nil, prefixID, n.id, uint64(n.time), e.Seq),
-		appendIndexKey(nil, prefixClient, n.client, s, b.first),
-		appendIndexKey(nil, prefixService, n.service, s, b.first),
-		appendIndexKey(nil, prefixTime, 0, s, b.first),
+		appendIndexKey(nil, prefixClient, n.client, s, first),
+		appendIndexKey(nil, prefixService, n.service, s, first),
+		appendIndexKey(nil, prefixTime, 0, s, first),
 	} {
-		if ok, err := c.has(key); err != nil {
+		if c.found[string(key)] {
+			continue
+		}
+		ok, err := c.has(key)
+		if err != nil {
 			return err
-		} else if !ok {
+		}
+		if !ok {
 			c.report.add("record %d: missing in index %c", e.Seq, key[0])
+		} else if key[0] != prefixID {
+			c.found[string(key)] = true // as those of the block's next records
 		}
 	}
 	return nil
