@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -50,6 +51,9 @@ func tunnelFault(req *message.Request, err error) error {
 	case errors.Is(err, tunnel.ErrPeer):
 		return fault.Wrap(fault.SSLAuthenticationFailed, err,
 			"The security server of %s is not authenticated: %s", service, peerCause(err))
+	case isAlert(err, disagreements[:]...):
+		return fault.Wrap(fault.SSLAuthenticationFailed, err,
+			"The security server of %s does not agree with ours on the encryption: it must offer TLS 1.3, or TLS 1.2 with an AES-GCM suite (X-Road: setting xroad-tls-ciphers)", service)
 	case isAlert(err):
 		return fault.Wrap(fault.SSLAuthenticationFailed, err,
 			"The security server of %s refuses our authentication certificate: it does not know it as registered, or does not trust our instance", service)
@@ -79,11 +83,21 @@ func peerCause(err error) string {
 	return strings.Join(causes, "; ")
 }
 
-// isAlert tells whether the peer ended TLS with an alert, which it does when it
-// refuses our certificate.
-func isAlert(err error) bool {
+// disagreements are the alerts of a peer that knows none of the versions or
+// cipher suites that we offer (RFC 8446, section 6.2): handshake_failure,
+// protocol_version, insufficient_security.
+var disagreements = [...]tls.AlertError{40, 70, 71}
+
+// isAlert tells whether the peer ended TLS with one of some alerts, or, without
+// any, with an alert at all, which it does when it refuses our certificate.
+func isAlert(err error, alerts ...tls.AlertError) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return false
+	}
+	// The type of an alert that came over TCP is crypto/tls's own; its text is that
+	// of tls.AlertError.
+	return len(alerts) == 0 || slices.ContainsFunc(alerts, func(a tls.AlertError) bool { return op.Err.Error() == a.Error() })
 }
 
 // signatureCode chooses the code for a message whose signature does not hold
