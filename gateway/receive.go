@@ -13,9 +13,17 @@ import (
 	"kontor/pki/asic"
 )
 
-const copySize = 64 << 10
+// A copy begins with a small buffer, as most bodies are small and all that are
+// under way hold one.
+const (
+	smallCopy = 8 << 10
+	copySize  = 64 << 10
+)
 
-var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallCopy]byte) }}
+	copyBuffers  = sync.Pool{New: func() any { return new([copySize]byte) }}
+)
 
 // received is a message taken from the tunnel, part by part.
 type received struct {
@@ -118,10 +126,11 @@ func (m *received) readRest(n *int64) (err error) {
 // next, if there is one. It adds to n what it carried. Errors of body are
 // faults, those of in and next come as they are.
 func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error {
-	buf := copyBuffers.Get().(*[copySize]byte)
-	defer copyBuffers.Put(buf)
-	for {
-		k, err := in.Read(buf[:])
+	small := smallBuffers.Get().(*[smallCopy]byte)
+	defer smallBuffers.Put(small)
+	buf := small[:]
+	for copied := 0; ; {
+		k, err := in.Read(buf)
 		if k > 0 {
 			*n += int64(k)
 			if _, e := body.Write(buf[:k]); e != nil {
@@ -138,6 +147,11 @@ func copyBody(in io.Reader, body *message.Body, next io.Writer, n *int64) error 
 		}
 		if err != nil {
 			return err
+		}
+		if copied += k; copied >= smallCopy && len(buf) == smallCopy {
+			large := copyBuffers.Get().(*[copySize]byte)
+			defer copyBuffers.Put(large)
+			buf = large[:]
 		}
 	}
 }

@@ -22,9 +22,12 @@ const holdBack = 96 << 10
 
 // heldBuffers are for what waits; larger ones than maxPooledHeld are rare and
 // not kept.
-var heldBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+var heldBuffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, usualHeld)) }}
 
-const maxPooledHeld = 32 << 10
+const (
+	usualHeld     = 16 << 10 // a signature has 7 KB
+	maxPooledHeld = 32 << 10
+)
 
 var (
 	// errAnswered tells that the peer answered, or went away, before it had the

@@ -49,6 +49,7 @@ type multipartReader struct {
 	r     io.Reader
 	buf   *[]byte
 	data  []byte // unread part of buf
+	full  bool   // the last read took all the room
 	rerr  error  // of r
 	delim []byte // two hyphens and the boundary
 	state multipartState
@@ -69,7 +70,7 @@ const (
 )
 
 func newMultipartReader(r io.Reader, boundary string) *multipartReader {
-	m := &multipartReader{r: r, buf: getBuffer(multipartBuffer), delim: []byte("--" + boundary)}
+	m := &multipartReader{r: r, buf: getBuffer(mediumBuffer), delim: []byte("--" + boundary)}
 	m.data = (*m.buf)[:0]
 	return m
 }
@@ -92,13 +93,20 @@ func (m *multipartReader) fill() error {
 		}
 		return m.rerr
 	}
+	last := m.buf
+	if m.full && cap(*last) < multipartBuffer { // most messages need no more than the first
+		m.buf = getBuffer(multipartBuffer)
+	}
 	buf := (*m.buf)[:cap(*m.buf)]
 	have := copy(buf, m.data)
+	if last != m.buf {
+		putBuffer(last)
+	}
 	for range maxEmptyReads {
 		n, err := m.r.Read(buf[have:])
 		m.rerr = err
 		if n > 0 || err != nil {
-			m.data = buf[:have+n]
+			m.data, m.full = buf[:have+n], have+n == len(buf)
 			if n > 0 {
 				return nil
 			}
