@@ -41,6 +41,8 @@ const (
 	maxPeerConnections = 2 * MostConnections
 	// headTimeout bounds the wait for a request on a stream.
 	headTimeout = 15 * time.Second
+	// workerRest is how long a goroutine waits for another request.
+	workerRest = 5 * time.Second
 	// lastRequests is how long requests still come after a peer was asked to
 	// make no more.
 	lastRequests = time.Second
@@ -276,6 +278,7 @@ type serverConn struct {
 	tls      *tls.ConnectionState
 	remote   atomic.Pointer[remote]
 	requests sync.WaitGroup // and what else serves the connection
+	streams  chan stream    // to goroutines that wait for another
 
 	mu      sync.Mutex
 	pending int  // requests
@@ -290,7 +293,7 @@ func (s *QUICServer) serve(conn *quic.Conn) {
 	}
 	go acceptUni(conn, func() {}, func() {})
 	state := conn.ConnectionState().TLS
-	c := &serverConn{server: &s.h3Server, conn: conn, tls: &state}
+	c := &serverConn{server: &s.h3Server, conn: conn, tls: &state, streams: make(chan stream)}
 	c.requests.Go(func() { c.leave(control) })
 	for {
 		stream, err := conn.AcceptStream(context.Background())
@@ -309,10 +312,36 @@ func (c *serverConn) take(s stream) {
 		s.CancelWrite(codeRequestRejected)
 		return
 	}
-	c.requests.Go(func() {
-		defer c.end()
-		c.handle(s)
-	})
+	c.requests.Add(1)
+	select {
+	case c.streams <- s:
+	default:
+		go c.work(s)
+	}
+}
+
+// work answers the request on a stream and then those on others: stacks that
+// have grown once need not grow again, which would cost a tenth of an exchange.
+func (c *serverConn) work(s stream) {
+	rest := time.NewTimer(workerRest)
+	defer rest.Stop()
+	for {
+		c.answer(s)
+		rest.Reset(workerRest)
+		select {
+		case s = <-c.streams:
+		case <-rest.C:
+			return
+		case <-c.conn.Context().Done():
+			return
+		}
+	}
+}
+
+func (c *serverConn) answer(s stream) {
+	defer c.requests.Done()
+	defer c.end()
+	c.handle(s)
 }
 
 // remote is the peer's address, which may change, and its text.

@@ -217,10 +217,11 @@ func TestLinkFarLine(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
+	stand := c.Links()
 	free()
 	wg.Wait()
-	if n := links.Load(); n == 0 || n == many {
-		t.Errorf("%d of %d over links", n, many)
+	if n := links.Load(); n == 0 || n > int64(tunnel.MinShare*stand) {
+		t.Errorf("%d of %d over %d links", n, many, stand)
 	}
 }
 

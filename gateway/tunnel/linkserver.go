@@ -84,7 +84,7 @@ func (s *linkServer) serve(conn *tls.Conn) {
 	if state.Version < tls.VersionTLS13 || len(state.PeerCertificates) == 0 {
 		return
 	}
-	c := &serverConn{server: &s.h3Server, tls: &state}
+	c := &serverConn{server: &s.h3Server, tls: &state, streams: make(chan stream)}
 	var handle func(receiveStream)
 	q := newQMux(conn, false, s.windows, s.growth, maxStreams, func(st *qmuxStream) { c.take(st) }, func(st *qmuxStream) { go handle(st) })
 	c.conn, handle = q, uniStreams(q, func() {}, func() {})
