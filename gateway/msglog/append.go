@@ -128,24 +128,30 @@ func (l *Log) withhold(e *Entry) {
 		return
 	}
 	e.HeadWithheld = true
-	if e.Response {
-		h, err := message.ParseResponseHead(e.Head)
+	e.Head = headWithoutBody(e.Head, e.Response)
+}
+
+// headWithoutBody is what [NoBodies] keeps of a head; one that cannot be read is
+// not kept at all.
+func headWithoutBody(head []byte, response bool) []byte {
+	if soap, err := message.ReadEnvelope(head); err == nil && !soap.Fault {
+		return soap.WithBody(nil)
+	}
+	if response {
+		h, err := message.ParseResponseHead(head)
 		if err != nil {
-			e.Head = nil
-			return
+			return nil
 		}
 		h.Fields = protocolFields(h.Fields)
-		e.Head = h.Append(nil)
-		return
+		return h.Append(nil)
 	}
-	h, err := message.ParseRequestHead(e.Head)
+	h, err := message.ParseRequestHead(head)
 	if err != nil {
-		e.Head = nil
-		return
+		return nil
 	}
 	h.Target = servicePrefix(h.Target)
 	h.Fields = protocolFields(h.Fields)
-	e.Head = h.Append(nil)
+	return h.Append(nil)
 }
 
 // protocolFields keeps the fields whose names begin with "x-road-".

@@ -315,7 +315,16 @@ func TestWithoutBodies(t *testing.T) {
 	response.Head = []byte("200\r\nOK\r\nContent-Type:text/plain\r\nx-road-id:m\r\nx-road-request-hash:h\r\n")
 	response.Evidence = testSigner().evidence(response.Head, nil)
 	appendRecord(t, l, response, nil)
+	const envelope = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:x="http://x-road.eu/xsd/xroad.xsd" xmlns:i="http://x-road.eu/xsd/identifiers">` +
+		`<s:Header><x:client i:objectType="SUBSYSTEM"><i:xRoadInstance>DEV</i:xRoadInstance><i:memberClass>GOV</i:memberClass><i:memberCode>111</i:memberCode><i:subsystemCode>sub</i:subsystemCode></x:client>` +
+		`<x:service i:objectType="SERVICE"><i:xRoadInstance>DEV</i:xRoadInstance><i:memberClass>COM</i:memberClass><i:memberCode>222</i:memberCode><i:subsystemCode>sub</i:subsystemCode><i:serviceCode>svc</i:serviceCode></x:service>` +
+		`<x:id>soap</x:id><x:protocolVersion>4.0</x:protocolVersion></s:Header><s:Body>%s</s:Body></s:Envelope>`
+	soap := record("soap", nil)
+	soap.Head = fmt.Appendf(nil, envelope, "<svc>secret</svc>")
+	soap.Evidence = testSigner().evidence(soap.Head, nil)
+	appendRecord(t, l, soap, nil)
 	for seq, want := range map[uint64]string{
+		3: fmt.Sprintf(envelope, ""),
 		1: "POST\r\n/r1/DEV/COM/222/sub/svc\r\nx-road-id:m\r\nX-Road-Client:DEV/GOV/111/sub\r\nx-road-request-id:r-m\r\n",
 		2: "200\r\nOK\r\nx-road-id:m\r\nx-road-request-hash:h\r\n",
 	} {
@@ -330,8 +339,10 @@ func TestWithoutBodies(t *testing.T) {
 			t.Errorf("bodies %v of %d bytes", e.Bodies, e.BodySize)
 		}
 	}
-	if c, err := l.Container(t.Context(), 1, true); err != nil || len(c.Attachments) != 0 {
-		t.Errorf("container: %v %v", c, err)
+	for seq := range uint64(3) {
+		if c, err := l.Container(t.Context(), seq+1, true); err != nil || len(c.Attachments) != 0 || len(c.Message) == 0 {
+			t.Errorf("container %d: %v %v", seq+1, c, err)
+		}
 	}
 	checkLog(t, l)
 }

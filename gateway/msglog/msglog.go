@@ -52,8 +52,9 @@ type BodyPolicy uint8
 // attachment can no longer be compared with what was signed.
 const (
 	FullBodies BodyPolicy = iota
-	// NoBodies keeps no body, no SOAP envelope, and of a REST head only the
-	// method, the path up to the service code and the x-road- headers.
+	// NoBodies keeps no body; of a SOAP envelope all but the content of its
+	// body, and of a REST head only the method, the path up to the service code
+	// and the x-road- headers.
 	NoBodies
 )
 
