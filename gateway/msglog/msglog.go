@@ -367,7 +367,7 @@ func (l *Log) syncInterval() time.Duration {
 	case n < 128:
 		return 500 * time.Microsecond
 	default:
-		return time.Millisecond
+		return 2 * time.Millisecond
 	}
 }
 

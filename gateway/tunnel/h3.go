@@ -528,28 +528,37 @@ func breakStream(conn carrier, s stream, err error) {
 // as its buffer allows.
 type h3Frames struct {
 	stream stream
-	array  *[sendBuffer]byte // nil until the head is known
-	buf    []byte            // of array, to be sent
+	small  *[smallSend]byte  // nil until the head is known
+	large  *[sendBuffer]byte // nil until small is too small
+	buf    []byte            // of either, to be sent
 	start  int               // of the open frame in buf; -1: there is none
 	err    error             // of the stream
 }
 
 func (f *h3Frames) begin(pseudo func([]byte) []byte, header http.Header) {
-	f.array = sendBuffers.Get().(*[sendBuffer]byte)
-	f.buf, f.start = appendHead(f.array[:0], pseudo, header), -1
+	f.small = smallSends.Get().(*[smallSend]byte)
+	f.buf, f.start = appendHead(f.small[:0], pseudo, header), -1
 }
 
 // add takes content and returns how much of it; the rest met an error.
 func (f *h3Frames) add(p []byte) (n int) {
+	if f.large == nil && len(f.buf)+headRoom+len(p) >= smallSend-headRoom {
+		f.large = sendBuffers.Get().(*[sendBuffer]byte)
+		f.buf = append(f.large[:0], f.buf...)
+	}
+	size := smallSend
+	if f.large != nil {
+		size = sendBuffer
+	}
 	for len(p) > 0 && f.err == nil {
 		if f.start < 0 {
 			f.start = len(f.buf)
 			f.buf = append(f.buf, frameData, 0, 0, 0, 0)
 		}
-		k := min(len(p), sendBuffer-len(f.buf))
+		k := min(len(p), size-len(f.buf))
 		f.buf = append(f.buf, p[:k]...)
 		p, n = p[k:], n+k
-		if sendBuffer-len(f.buf) <= headRoom {
+		if size-len(f.buf) <= headRoom {
 			f.flush()
 		}
 	}
@@ -564,12 +573,15 @@ func (f *h3Frames) flush() {
 	if len(f.buf) > 0 && f.err == nil {
 		_, f.err = f.stream.Write(f.buf)
 	}
-	f.buf = f.array[:0]
+	f.buf = f.buf[:0]
 }
 
 func (f *h3Frames) free() {
-	if f.array != nil {
-		sendBuffers.Put(f.array)
-		f.array, f.buf = nil, nil
+	if f.small != nil {
+		smallSends.Put(f.small)
 	}
+	if f.large != nil {
+		sendBuffers.Put(f.large)
+	}
+	f.small, f.large, f.buf = nil, nil, nil
 }

@@ -22,11 +22,15 @@ import (
 	"kontor/gateway/http1"
 )
 
-// sendBuffer holds a request's head and all of a small body, or a piece of a
-// large one.
-const sendBuffer = 64 << 10
+const (
+	smallSend  = 16 << 10 // holds most messages
+	sendBuffer = 64 << 10 // holds a piece of a larger one
+)
 
-var sendBuffers = sync.Pool{New: func() any { return new([sendBuffer]byte) }}
+var (
+	smallSends  = sync.Pool{New: func() any { return new([smallSend]byte) }}
+	sendBuffers = sync.Pool{New: func() any { return new([sendBuffer]byte) }}
+)
 
 // line is a connection that the client has made.
 type line interface {
@@ -316,12 +320,17 @@ type h3Exchange struct {
 // send writes the request. If its source fails, it has no end; if the peer stops
 // taking it, an answer may be there.
 func (x *h3Exchange) send(w *h3Writer, body io.Reader) error {
-	buf := copyBuffers.Get().(*[copySize]byte)
-	defer copyBuffers.Put(buf)
 	if body == nil {
 		body = http.NoBody
 	}
-	_, err := io.CopyBuffer(onlyWriter{w}, body, buf[:])
+	var err error
+	if to, ok := body.(io.WriterTo); ok {
+		_, err = to.WriteTo(w)
+	} else {
+		buf := copyBuffers.Get().(*[copySize]byte)
+		_, err = io.CopyBuffer(onlyWriter{w}, body, buf[:])
+		copyBuffers.Put(buf)
+	}
 	source := err != nil && w.err == nil
 	if e := w.finish(err == nil); err == nil {
 		err = e
