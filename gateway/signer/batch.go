@@ -58,7 +58,7 @@ const (
 	// Auto gathers a crowd for gathering times what a signature takes, so that
 	// slow keys make few, for at most maxGathering: a fraction of what an
 	// exchange takes in a crowd.
-	gathering    = 32
+	gathering    = 12
 	maxGathering = 4 * time.Millisecond
 	// Each doubling of a batch costs every message another step of its hash
 	// chain, at both ends: more than minEnough, or a signature's time divided by
