@@ -105,11 +105,7 @@ func (l *links) doubted(key poolKey) time.Time {
 
 // room is what the line to a peer asks for.
 func (l *links) room(c *h3Conn) room {
-	p := c.conn.path()
-	if p.minRTT < l.near {
-		return room{near: true, share: crowded, width: min(maxLinks, l.widest)}
-	}
-	return room{share: int32(max(minShare, min(p.window/l.piece, crowded))), width: l.widest}
+	return c.room(l.near, l.piece, min(maxLinks, l.widest), l.widest)
 }
 
 // consider makes another link in the background when those that stand have
@@ -267,11 +263,7 @@ func (l *links) keep(c *h3Conn, q *qmux) {
 		l.client.metrics.links.WithLabelValues("client").Dec()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if rest := slices.DeleteFunc(slices.Clone(l.conns[c.key]), func(o *h3Conn) bool { return o == c }); len(rest) > 0 {
-			l.conns[c.key] = rest
-		} else {
-			delete(l.conns, c.key)
-		}
+		dropConn(l.conns, c)
 	})
 }
 

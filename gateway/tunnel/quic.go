@@ -262,12 +262,17 @@ type room struct {
 	width int   // connections
 }
 
-func (q *quicPool) room(c *h3Conn) room {
+func (q *quicPool) room(c *h3Conn) room { return c.room(q.nearby, q.piece, q.width, q.widest) }
+
+// room takes the line for near below a round trip, and has exchanges share a
+// connection by pieces of its window elsewhere. Width is that to a peer nearby,
+// widest that to any.
+func (c *h3Conn) room(nearby time.Duration, piece uint64, width, widest int) room {
 	p := c.conn.path()
-	if p.minRTT < q.nearby {
-		return room{near: true, share: crowded, width: q.width}
+	if p.minRTT < nearby {
+		return room{near: true, share: crowded, width: width}
 	}
-	return room{share: int32(max(minShare, min(p.window/q.piece, crowded))), width: q.widest}
+	return room{share: int32(max(minShare, min(p.window/piece, crowded))), width: widest}
 }
 
 // least returns the connection with the fewest exchanges of those that can be
@@ -468,10 +473,7 @@ func (q *quicPool) connect(ctx context.Context, key poolKey, cert *tls.Certifica
 		q.metric.connections.WithLabelValues("client").Dec()
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		rest := slices.DeleteFunc(slices.Clone(q.conns[key]), func(o *h3Conn) bool { return o == c })
-		if q.conns[key] = rest; len(rest) == 0 {
-			delete(q.conns, key)
-		}
+		dropConn(q.conns, c)
 		switch o := q.offers[key.address]; {
 		case o == nil:
 		case time.Since(born) >= briefly:
@@ -481,6 +483,14 @@ func (q *quicPool) connect(ctx context.Context, key poolKey, cert *tls.Certifica
 		}
 	}()
 	return nil
+}
+
+// dropConn takes a connection out of those that stand.
+func dropConn(conns map[poolKey][]*h3Conn, c *h3Conn) {
+	rest := slices.DeleteFunc(slices.Clone(conns[c.key]), func(o *h3Conn) bool { return o == c })
+	if conns[c.key] = rest; len(rest) == 0 {
+		delete(conns, c.key)
+	}
 }
 
 func (q *quicPool) dial(ctx context.Context, key poolKey, cert *tls.Certificate, port int) (*h3Conn, error) {
